@@ -1,0 +1,54 @@
+"""The data half of a config: what a clip is, where it comes from, and how a video is viewed at test time."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Frozen(BaseModel):
+    """Settings are immutable and refuse unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Clip(Frozen):
+    """How frames become a clip of ``frames`` RGB frames of ``size`` x ``size`` pixels."""
+
+    frames: int = Field(8, ge=1)
+    size: int = Field(112, ge=8, description="side of the square crop, pixels")
+    resize: int | None = Field(None, ge=8, description="short side before cropping, pixels; default size * 8/7")
+    sampling: Literal["random_step", "segments"] = "random_step"
+    max_step: int = Field(4, ge=1, description="largest temporal step of random_step, frames")
+
+    @property
+    def short_side(self) -> int:
+        """Short side that frames are resized to before cropping (128 for a crop of 112), pixels."""
+        return self.resize if self.resize is not None else round(self.size * 8 / 7)
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.short_side < self.size:
+            raise ValueError(f"resize {self.short_side} is smaller than the crop size {self.size}")
+        return self
+
+
+class Data(Frozen):
+    """Which videos a run trains and is scored on."""
+
+    dataset: str
+    split: int = Field(1, ge=1)
+    stream: Literal["rgb", "flow"] = "rgb"
+    clip: Clip = Clip()
+    num_classes: int | None = Field(None, ge=2, description="default: the dataset layout's number")
+    holdout: float = Field(0.0, ge=0.0, lt=0.9, description="share of the training groups held out for validation")
+    on_damage: Literal["error", "drop"] = "error"
+
+
+class Protocol(Frozen):
+    """How a trained run is scored: ``clips`` x ``crops`` views per video, softmax scores averaged over the views."""
+
+    clips: int = Field(1, ge=1)
+    crops: Literal["center", "three", "ten"] = "center"
+    checkpoint: Literal["last", "best_val"] = "last"

@@ -1,0 +1,79 @@
+"""The fully resolved, typed settings of one training: model, data, recipe. Plain data, no torch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from retable.data.config import Data, Frozen, Protocol
+
+
+class Schedule(Frozen):
+    """Multiply the learning rate by ``gamma`` at ``milestones``, or every ``every`` epochs or iterations."""
+
+    milestones: tuple[int, ...] = ()
+    every: int | None = Field(None, ge=1)
+    gamma: float = Field(0.1, gt=0.0)
+    unit: Literal["epoch", "iteration"] = "epoch"
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if self.milestones and self.every:
+            raise ValueError("give milestones or every, not both")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must increase, but are {list(self.milestones)}")
+        return self
+
+
+class Recipe(Frozen):
+    """Everything about training that can change the result. ``batch_size`` is the global batch of one update."""
+
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: float = Field(1e-4, gt=0.0)
+    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="SGD only")
+    nesterov: bool = Field(False, description="SGD only")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Adam only")
+    weight_decay: float = Field(0.0, ge=0.0)
+    schedule: Schedule = Schedule()
+    epochs: int = Field(..., ge=1)
+    batch_size: int = Field(16, ge=1)
+    accumulation: int = Field(1, ge=1, description="micro-batches per update; must divide batch_size / workers")
+    clip_grad: float | None = Field(None, gt=0.0, description="largest gradient norm")
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = False
+    deterministic: bool = True
+    workers: int = Field(1, ge=1, description="train world size; more than one trains through Ray Train (DDP)")
+    sync_bn: bool = False
+    crop: Literal["random", "center"] = "random"
+    flip: bool = Field(True, description="horizontal flip, p = 0.5, as far as the dataset layout allows it")
+    contrast: float = Field(0.0, ge=0.0, lt=1.0, description="contrast factor drawn from [1 - c, 1 + c] per clip")
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        if self.batch_size % (self.workers * self.accumulation):
+            raise ValueError(
+                f"batch_size {self.batch_size} must be a multiple of workers x accumulation"
+                f" = {self.workers} x {self.accumulation}"
+            )
+        return self
+
+
+class Resources(Frozen):
+    """What a run asks of the machine. Outside the identity: it cannot change a number (the device is recorded)."""
+
+    cpus_per_worker: float = Field(1, gt=0)
+    gpus_per_worker: float = Field(0, ge=0, description="fractions share a GPU between runs of one worker")
+    loader_workers: int = Field(0, ge=0, description="data processes per worker; 0 reads in the training process")
+    checkpoint_steps: int | None = Field(None, ge=1, description="also save every k updates inside an epoch")
+
+
+class Config(Frozen):
+    """One training, fully resolved. ``model`` is ``{"name": ..., **every knob}`` as its model file validated it."""
+
+    model: dict[str, Any]
+    data: Data
+    recipe: Recipe
+
+
+__all__ = ["Config", "Data", "Protocol", "Recipe", "Resources", "Schedule"]
