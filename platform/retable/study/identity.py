@@ -1,0 +1,79 @@
+"""Run, config and view ids: hashes of everything that can change a number, and of nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from retable.study.config import Config, Protocol
+
+ID_HEX = 24  # 96 bits
+VIEW_HEX = 16
+PROVISIONAL = "~"
+"""Prefix of ids made without the dataset at hand. They are printed, never written to storage."""
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of plain data: sorted keys, no spaces, integral floats as ``1.0``; NaN and infinity refused."""
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any, length: int = ID_HEX) -> str:
+    """The first ``length`` hex digits of the SHA-256 of :func:`canonical`."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
+
+
+def config_id(
+    config: Config,
+    *,
+    layout: str,
+    fingerprint: str | None,
+    semantics: Mapping[str, int],
+    parents: tuple[str, ...] = (),
+    weights: str | None = None,
+) -> str:
+    """The id of a training, without its seed.
+
+    The dataset enters as its fingerprint (and the layout that labels and flips it), not as a name; without a
+    fingerprint the name stands in and the id is provisional (prefixed ``~``).
+    """
+    body = config.model_dump(mode="json")
+    name = body["data"].pop("dataset")
+    key = digest(
+        {
+            "config": body,
+            "dataset": fingerprint if fingerprint is not None else {"name": name},
+            "layout": layout,
+            "parents": sorted(parents),
+            "semantics": dict(semantics),
+            "weights": weights,
+        }
+    )
+    return key if fingerprint is not None else PROVISIONAL + key
+
+
+def run_id(config_key: str, seed: int) -> str:
+    """The id of one training with one seed."""
+    prefix = PROVISIONAL if config_key.startswith(PROVISIONAL) else ""
+    return prefix + digest({"config": config_key, "seed": seed})
+
+
+def view_key(protocol: Protocol, *, fingerprint: str | None, name: str, subset: str, semantics: int) -> str:
+    """The id of one protocol on one evaluation set: what a run's scores are stored under."""
+    prefix = "" if fingerprint is not None else PROVISIONAL
+    dataset: Any = fingerprint if fingerprint is not None else {"name": name}
+    body = {"protocol": protocol.model_dump(mode="json"), "dataset": dataset, "subset": subset, "semantics": semantics}
+    return prefix + digest(body, VIEW_HEX)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"an id cannot hold {value}")
+    return value

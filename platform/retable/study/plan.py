@@ -1,0 +1,301 @@
+"""Study -> plan: cells, evaluations, trainings, with duplicates merged. Pure: no Ray, no torch, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from retable import registry
+from retable.data import layouts
+from retable.study import cells as cells_of
+from retable.study import identity
+from retable.study.cells import Combine, Demand, Score, Tree
+from retable.study.config import Config, Data, Protocol, Resources
+from retable.study.load import LoadedStudy
+from retable.study.problems import Problem, StudyError, nearest
+from retable.study.resolve import Leaf, Leaves, Resolved, profile_leaves
+from retable.study.schema import Study
+
+Subset = Literal["test", "val"]
+
+
+@dataclass(frozen=True)
+class World:
+    """What a plan needs to know of the outside: dataset fingerprints and the semantics integers of the code."""
+
+    fingerprint: Callable[[Data], str | None]
+    pipeline: int
+    loop: int
+    evaluation: int
+
+
+@dataclass(frozen=True)
+class View:
+    """One protocol on one evaluation set; ``key`` names the scores in a run's folder."""
+
+    key: str
+    protocol: Protocol
+    subset: Subset
+
+
+@dataclass(frozen=True)
+class Training:
+    """One config to train, with every seed. ``config_id`` is provisional (``~``) while the dataset is not at hand."""
+
+    config_id: str
+    provisional_id: str
+    config: Config
+    resources: Resources
+    layout: str
+    fingerprint: str | None
+    semantics: Mapping[str, int]
+    views: tuple[View, ...]
+    unsupported: str | None = None
+
+    def run(self, seed: int) -> RunSpec:
+        """This training with one seed."""
+        return RunSpec(identity.run_id(self.config_id, seed), seed, self)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One training with one seed: what a trial executes."""
+
+    run_id: str
+    seed: int
+    training: Training
+
+    def to_json(self) -> dict[str, Any]:
+        """``spec.json``: everything that determines the run, and the views asked for when it was planned."""
+        training = self.training
+        return {
+            "schema": 1,
+            "run_id": self.run_id,
+            "config_id": training.config_id,
+            "provisional_id": training.provisional_id,
+            "seed": self.seed,
+            "parents": [],
+            "config": training.config.model_dump(mode="json"),
+            "dataset": {
+                "name": training.config.data.dataset,
+                "layout": training.layout,
+                "fingerprint": training.fingerprint,
+            },
+            "semantics": dict(training.semantics),
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What yields a cell's value for each seed: a training under a view, or a combination of other evaluations."""
+
+    key: str
+    kind: Literal["scores", "fuse", "mean"]
+    config_id: str | None = None
+    view: str | None = None
+    parts: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table and what fills it: an evaluation's metric, a static count, or a hole with its reason."""
+
+    table: str
+    row: str
+    column: str
+    kind: str
+    metric: str | None
+    evaluation: str | None = None
+    static: Config | None = None
+    hole: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cells -> evaluations -> trainings x seeds of one study under one profile."""
+
+    study: Study
+    profile: str
+    seeds: tuple[int, ...]
+    cells: tuple[Cell, ...]
+    evaluations: Mapping[str, Evaluation]
+    trainings: Mapping[str, Training]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def runs(self) -> tuple[RunSpec, ...]:
+        """All runs, seed by seed within a training, in the order in which the tables ask for them."""
+        return tuple(t.run(seed) for t in self.trainings.values() for seed in self.seeds if t.unsupported is None)
+
+    def trainings_of(self, evaluation: str) -> tuple[str, ...]:
+        """The config ids behind an evaluation."""
+        node = self.evaluations[evaluation]
+        if node.config_id is not None:
+            return (node.config_id,)
+        return tuple(dict.fromkeys(c for part in node.parts for c in self.trainings_of(part)))
+
+    @cached_property
+    def users(self) -> dict[str, tuple[Cell, ...]]:
+        """The cells that each training serves."""
+        found: dict[str, list[Cell]] = {key: [] for key in self.trainings}
+        for cell in self.cells:
+            for key in self.trainings_of(cell.evaluation) if cell.evaluation else ():
+                found[key].append(cell)
+        return {key: tuple(cells) for key, cells in found.items()}
+
+
+def make_plan(
+    loaded: LoadedStudy,
+    world: World,
+    *,
+    profile: str | None = None,
+    seeds: Sequence[int] = (0,),
+    settings: Mapping[str, Any] | None = None,
+    tables: Sequence[str] = (),
+    rows: Sequence[str] = (),
+) -> Plan:
+    """Plan a study.
+
+    Raises:
+        StudyError: an unknown profile or table, or settings that cannot be, each with its place.
+    """
+    study = loaded.study
+    name = profile or study.default_profile
+    _known(loaded, name, tables, rows)
+    user: Leaves = {path: Leaf(value, ("--set",)) for path, value in (settings or {}).items()}
+    asked = cells_of.demands(study, name, settings=user, tables=tables, rows=rows)
+    if asked.faults:
+        raise StudyError(_located(loaded, fault.origin, fault) for fault in asked.faults)
+    builder = _Builder(world)
+    cells = tuple(builder.cell(demand) for demand in asked.cells)
+    return Plan(study, name, tuple(seeds), cells, builder.evaluations, builder.merged(), dict(settings or {}))
+
+
+def check(loaded: LoadedStudy) -> list[Problem]:
+    """Every fault of a study's settings in every profile: unknown knobs, impossible values, overlaid ablations."""
+    study = loaded.study
+    problems: dict[str, Problem] = {}
+    varied = cells_of.varied_paths(study)
+    for name in study.profiles:
+        for path, leaf in profile_leaves(study, name).items():
+            if path in varied and path.split(".")[0] in ("model", "data", "recipe", "protocol"):
+                line = loaded.source.marks.get(varied[path], (0, 0))[0]
+                problem = loaded.source.problem(
+                    leaf.origin,
+                    f"profile {name!r} overlays {path}, which a row or column varies (line {line}): its cells would all be equal",
+                    leaf.value,
+                    "take it out of the profile",
+                )
+                problems.setdefault(str(problem), problem)
+        for fault in cells_of.demands(study, name).faults:
+            problem = _located(loaded, fault.origin, fault)
+            problems.setdefault(str(problem), problem)
+    return list(problems.values())
+
+
+def _located(loaded: LoadedStudy, origin: Any, fault: Any) -> Problem:
+    if origin and origin[0] == "--set":
+        return Problem("--set", 1, 1, fault.path, fault.message, _shown(fault.value), fault.hint)
+    problem = loaded.source.problem(origin, fault.message, fault.value, fault.hint)
+    return Problem(problem.file, problem.line, problem.column, fault.path, fault.message, problem.value, fault.hint)
+
+
+def _shown(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _known(loaded: LoadedStudy, profile: str, tables: Sequence[str], rows: Sequence[str]) -> None:
+    study = loaded.study
+    problems = []
+    if profile not in study.profiles:
+        problems.append(loaded.source.problem(("profiles",), f"there is no profile {profile!r}", hint=nearest(profile, study.profiles)))
+    chosen = [t for t in study.tables if cells_of.matches(t.id, tables)]
+    for glob in tables:
+        if not any(cells_of.matches(t.id, [glob]) for t in study.tables):
+            hint = nearest(glob, [t.id for t in study.tables])
+            problems.append(loaded.source.problem(("tables",), f"there is no table {glob!r}", hint=hint))
+    ids = [r.id for t in chosen for r in t.rows]
+    for glob in rows:
+        if not any(cells_of.matches(i, [glob]) for i in ids):
+            problems.append(loaded.source.problem(("tables",), f"there is no row {glob!r}", hint=nearest(glob, ids)))
+    if problems:
+        raise StudyError(problems)
+
+
+class _Builder:
+    """Merges equal trainings and evaluations while cells are added in printed order."""
+
+    def __init__(self, world: World):
+        self.world = world
+        self.evaluations: dict[str, Evaluation] = {}
+        self.trainings: dict[str, Training] = {}
+        self.views: dict[str, dict[str, View]] = {}
+
+    def cell(self, demand: Demand) -> Cell:
+        base = Cell(demand.table, demand.row, demand.column, demand.kind, demand.metric, hole=demand.hole)
+        if demand.static is not None:
+            return Cell(base.table, base.row, base.column, base.kind, base.metric, static=demand.static.config)
+        if demand.tree is None:
+            return base
+        key = self._evaluation(demand.tree)
+        return Cell(base.table, base.row, base.column, base.kind, base.metric, evaluation=key)
+
+    def merged(self) -> dict[str, Training]:
+        """The trainings, each with all views that cells asked for."""
+        out = {}
+        for key, t in self.trainings.items():
+            views = tuple(self.views[key].values())
+            out[key] = Training(
+                t.config_id, t.provisional_id, t.config, t.resources, t.layout, t.fingerprint, t.semantics, views, t.unsupported
+            )
+        return out
+
+    def _evaluation(self, tree: Tree) -> str:
+        if isinstance(tree, Score):
+            training, view = self._training(tree.resolved), self._view(tree.resolved)
+            self.views.setdefault(training, {})[view.key] = view
+            node = Evaluation(f"{training}/{view.key}", "scores", training, view.key)
+        else:
+            node = self._combination(tree)
+        self.evaluations.setdefault(node.key, node)
+        return node.key
+
+    def _combination(self, tree: Combine) -> Evaluation:
+        parts = tuple(self._evaluation(part) for part in tree.parts)
+        key = identity.digest({"kind": tree.kind, "parts": parts, "weights": tree.weights})
+        return Evaluation(f"{tree.kind}/{key}", tree.kind, parts=parts, weights=tree.weights)
+
+    def _training(self, resolved: Resolved) -> str:
+        config = resolved.config
+        semantics = {
+            "model": registry.load(config.model["name"]).semantics,
+            "pipeline": self.world.pipeline,
+            "loop": self.world.loop,
+        }
+        layout = layouts.layout_name(config.data.dataset)
+        fingerprint = self.world.fingerprint(config.data)
+        key = identity.config_id(config, layout=layout, fingerprint=fingerprint, semantics=semantics)
+        provisional = identity.config_id(config, layout=layout, fingerprint=None, semantics=semantics)
+        training = Training(key, provisional, config, resolved.resources, layout, fingerprint, semantics, (), _unsupported(config))
+        self.trainings.setdefault(key, training)
+        return key
+
+    def _view(self, resolved: Resolved) -> View:
+        data = resolved.config.data
+        key = identity.view_key(
+            resolved.protocol,
+            fingerprint=self.world.fingerprint(data),
+            name=f"{data.dataset}/{data.split}",
+            subset="test",
+            semantics=self.world.evaluation,
+        )
+        return View(key, resolved.protocol, "test")
+
+
+def _unsupported(config: Config) -> str | None:
+    if config.data.stream == "flow":
+        return "optical flow cannot be read yet"
+    return None

@@ -1,0 +1,229 @@
+"""Overlays to one typed config: base < table < column < row < cell < profile < ``--set``, each leaf with its origin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from retable import registry
+from retable.data import layouts
+from retable.study.config import Config, Data, Protocol, Recipe, Resources
+from retable.study.problems import YamlPath, nearest
+from retable.study.schema import Profile, Study
+
+SECTIONS: dict[str, type[BaseModel] | None] = {
+    "model": None,  # checked by the model file's own Config
+    "data": Data,
+    "recipe": Recipe,
+    "protocol": Protocol,
+    "resources": Resources,
+}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A setting and the place in the study file that gave it."""
+
+    value: Any
+    origin: YamlPath
+
+
+Leaves = dict[str, Leaf]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """One cell's settings, typed."""
+
+    config: Config
+    protocol: Protocol
+    resources: Resources
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A setting that cannot be: its dotted path, where it was set, and why."""
+
+    path: str
+    origin: YamlPath
+    message: str
+    value: Any = None
+    hint: str | None = None
+
+
+class Unresolvable(ValueError):
+    """The settings do not make a config; ``faults`` says why."""
+
+    def __init__(self, faults: Iterable[Fault]):
+        self.faults = tuple(faults)
+        super().__init__("; ".join(f"{f.path}: {f.message}" for f in self.faults))
+
+
+def leaves(tree: Mapping[str, Any], origin: YamlPath, prefix: str = "") -> Leaves:
+    """Flatten nested settings to dotted leaves. A list or scalar is a leaf; an empty mapping vanishes."""
+    found: Leaves = {}
+    for key, value in tree.items():
+        path = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            found |= leaves(value, (*origin, str(key)), path)
+        else:
+            found[path] = Leaf(value, (*origin, str(key)))
+    return found
+
+
+def overlay(*layers: Leaves) -> Leaves:
+    """Later layers win. Naming another model drops the knobs of the one before it; a scalar replaces a subtree."""
+    merged: Leaves = {}
+    for layer in layers:
+        name = layer.get("model.name")
+        if name is not None and name.value != _value(merged, "model.name"):
+            merged = {p: leaf for p, leaf in merged.items() if not p.startswith("model.")}
+        for path in layer:
+            merged = {p: leaf for p, leaf in merged.items() if p != path and not p.startswith(f"{path}.")}
+        merged |= layer  # at the end, so that the last leaf is the one set last
+    return merged
+
+
+def profile_leaves(study: Study, name: str) -> Leaves:
+    """The settings that a profile overlays (its dataset renaming is applied by :func:`resolve`)."""
+    found: Leaves = {}
+    for section in SECTIONS:
+        found |= leaves(getattr(study.profiles[name], section), ("profiles", name, section), section)
+    return found
+
+
+def resolve(settings: Leaves, profile: Profile) -> Resolved:
+    """Typed config, protocol and resources of fully overlaid settings.
+
+    Linked fields are filled here: the model's ``frames`` and ``size`` from ``data.clip``, its ``num_classes`` from
+    ``data.num_classes`` or the dataset's layout.
+
+    Raises:
+        Unresolvable: unknown keys, wrong types, impossible values; every one found.
+    """
+    faults: list[Fault] = []
+    tree = _nest(settings, faults)
+    data = _section("data", _renamed(tree.get("data", {}), profile), settings, faults)
+    recipe = _section("recipe", tree.get("recipe", {}), settings, faults)
+    protocol = _section("protocol", tree.get("protocol", {}), settings, faults)
+    resources = _section("resources", tree.get("resources", {}), settings, faults)
+    if not isinstance(data, Data):
+        raise Unresolvable(faults)
+    data = _counted(data, settings, faults)
+    model = _model(dict(tree.get("model", {})), data, settings, faults)
+    if faults:
+        raise Unresolvable(faults)
+    assert isinstance(recipe, Recipe)
+    assert isinstance(protocol, Protocol)
+    assert isinstance(resources, Resources)
+    return Resolved(Config(model=model, data=data, recipe=recipe), protocol, resources)
+
+
+def _value(settings: Leaves, path: str) -> Any:
+    return settings[path].value if path in settings else None
+
+
+def _nest(settings: Leaves, faults: list[Fault]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, leaf in settings.items():
+        *parents, last = path.split(".")
+        if parents[:1] == [] or parents[0] not in SECTIONS:
+            section = parents[0] if parents else last
+            faults.append(Fault(path, leaf.origin, f"unknown section {section!r}", leaf.value, nearest(section, SECTIONS)))
+            continue
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf.value
+    return tree
+
+
+def _renamed(data: Mapping[str, Any], profile: Profile) -> dict[str, Any]:
+    name = data.get("dataset")
+    return {**data, "dataset": profile.datasets.get(name, name)} if isinstance(name, str) else dict(data)
+
+
+def _counted(data: Data, settings: Leaves, faults: list[Fault]) -> Data:
+    try:
+        classes = layouts.num_classes(data.dataset)
+    except LookupError as error:
+        faults.append(Fault("data.dataset", _origin("data.dataset", settings), str(error), data.dataset))
+        return data.model_copy(update={"num_classes": data.num_classes or 2})
+    count = data.num_classes or classes
+    if count is None:
+        message = f"layout of {data.dataset!r} does not fix the number of classes: set data.num_classes"
+        faults.append(Fault("data.num_classes", _origin("data.dataset", settings), message))
+        count = 2
+    return data.model_copy(update={"num_classes": count})
+
+
+def _model(tree: dict[str, Any], data: Data, settings: Leaves, faults: list[Fault]) -> dict[str, Any]:
+    name = tree.pop("name", None)
+    if not isinstance(name, str):
+        faults.append(Fault("model.name", _origin("model", settings), "a config needs model.name"))
+        return {}
+    try:
+        file, base = registry.resolve(name)
+    except registry.UnknownModelError as error:
+        faults.append(Fault("model.name", _origin("model.name", settings), str(error), name))
+        return {}
+    for field in registry.LINKED:
+        if field in tree:
+            home = "data.num_classes" if field == "num_classes" else f"data.clip.{field}"
+            where = _origin(f"model.{field}", settings)
+            faults.append(Fault(f"model.{field}", where, f"is set once, as {home}", tree.pop(field), f"move it to {home}"))
+    linked = {"num_classes": data.num_classes, "frames": data.clip.frames, "size": data.clip.size}
+    changed = {k: getattr(base, k) for k in base.model_fields_set if k not in registry.LINKED}
+    try:
+        config = file.config_class.model_validate({**changed, **tree, **linked})
+    except ValidationError as error:
+        faults.extend(_faults("model", error, settings, list(file.config_class.model_fields)))
+        return {}
+    return {"name": file.name, **config.model_dump(mode="json")}
+
+
+def _section(name: str, tree: Mapping[str, Any], settings: Leaves, faults: list[Fault]) -> BaseModel | None:
+    section = SECTIONS[name]
+    assert section is not None
+    try:
+        return section.model_validate(tree)
+    except ValidationError as error:
+        faults.extend(_faults(name, error, settings, []))
+        return None
+
+
+def _faults(section: str, error: ValidationError, settings: Leaves, fields: list[str]) -> list[Fault]:
+    found = []
+    for item in error.errors(include_url=False):
+        loc = [str(part) for part in item["loc"] if not isinstance(part, int)]
+        path = ".".join([section, *loc])
+        hint = None
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            known = fields if len(loc) == 1 and fields else _fields(section, loc[:-1])
+            message, hint = f"there is no {path!r}", nearest(loc[-1], known)
+        elif item["type"] == "missing":
+            message = "is required"
+        value = item.get("input") if loc else None
+        found.append(Fault(path, _origin(path, settings), message, value, hint))
+    return found
+
+
+def _fields(section: str, parents: list[str]) -> list[str]:
+    model: Any = SECTIONS[section]
+    for parent in parents:
+        model = model.model_fields[parent].annotation if model is not None else None
+    return list(model.model_fields) if model is not None else []
+
+
+def _origin(path: str, settings: Leaves) -> YamlPath:
+    """Where ``path`` was set: itself, else the last-set leaf below it or below its parents."""
+    while path:
+        below = [leaf.origin for p, leaf in settings.items() if p == path or p.startswith(f"{path}.")]
+        if below:
+            return below[-1]
+        path = path.rpartition(".")[0]
+    return ()

@@ -1,0 +1,235 @@
+"""A study file as typed data: tables as printed, and what produces each cell. Parsing only; no resolution, no I/O."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from retable.data.config import Frozen
+
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Settings = dict[str, Any]
+"""Dotted config paths to values: ``{"model.groups": 3}``."""
+
+STATIC_METRICS = {"params": "parameters of the model", "gmacs": "multiply-accumulates of one view, 1e9"}
+RUN_METRICS = {
+    "top1": "top-1 accuracy, %",
+    "top5": "top-5 accuracy, %",
+    "mean_class": "mean of per-class top-1 accuracies, %",
+}
+Kind = Literal["static", "metric", "fuse", "mean_of", "text"]
+
+
+class Paper(Frozen):
+    """Where the tables stand."""
+
+    title: str
+    authors: str | None = None
+    venue: str | None = None
+    year: int | None = None
+    doi: str | None = None
+
+
+class Column(Frozen):
+    """One printed column. Exactly one of ``metric``, ``fuse``, ``mean_of`` and ``text`` says what fills it."""
+
+    metric: str | None = Field(None, description=f"{', '.join([*STATIC_METRICS, *RUN_METRICS])}")
+    fuse: tuple[str, ...] = Field((), description="columns whose runs' scores are averaged (two-stream)")
+    weights: tuple[float, ...] = Field((), description="weights of fuse; default equal")
+    mean_of: tuple[str, ...] = Field((), description="columns whose values are averaged (splits)")
+    text: bool = Field(False, description="printed words from each row's text")
+    label: str | None = None
+    unit: str = ""
+    decimals: int | None = Field(None, ge=0, le=6, description="digits as printed; default: those of the published values")
+    better: Literal["higher", "lower"] = "higher"
+    hidden: bool = Field(False, description="only an operand of fuse or mean_of; not printed")
+    set: Settings = Field(default_factory=dict)
+    protocol: Settings = Field(default_factory=dict)
+
+    @property
+    def kind(self) -> Kind:
+        """What fills the column's cells."""
+        if self.text:
+            return "text"
+        if self.fuse:
+            return "fuse"
+        if self.mean_of:
+            return "mean_of"
+        return "static" if self.metric in STATIC_METRICS else "metric"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [n for n in ("fuse", "mean_of", "text") if getattr(self, n)]
+        if len(given) > 1 or (self.text and self.metric):
+            raise ValueError(f"a column is one of metric, fuse, mean_of, text, but this one has {' and '.join(given)}")
+        if not given and self.metric is None:
+            raise ValueError("a column needs metric, fuse, mean_of or text")
+        if self.metric is not None and self.metric not in STATIC_METRICS | RUN_METRICS:
+            raise ValueError(f"unknown metric {self.metric!r}; known: {', '.join([*STATIC_METRICS, *RUN_METRICS])}")
+        if self.weights and len(self.weights) != len(self.fuse):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.fuse)} fused columns")
+        return self
+
+
+class CellSettings(Frozen):
+    """What only this cell has: settings beyond its row and column, and a footnote."""
+
+    set: Settings = Field(default_factory=dict)
+    note: str | None = None
+
+
+class Over(Frozen):
+    """One config path taking several values: fused (``fuse_over``) or averaged (``mean_over``)."""
+
+    path: str
+    values: tuple[Any, ...] = Field(min_length=2)
+    weights: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Self:
+        if self.weights and len(self.weights) != len(self.values):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.values)} values")
+        return self
+
+
+class Row(Frozen):
+    """One printed row. ``quoted`` rows cite other work and are never run.
+
+    ``published`` holds the paper's values by column; ``null`` says that the paper prints none there, and then the cell
+    is not run either. A column that ``published`` leaves out is run and printed without a published value.
+    """
+
+    id: Identifier
+    label: str
+    section: str | None = None
+    quoted: str | None = Field(None, description="the citation as printed, such as [22]; the row is not run")
+    set: Settings = Field(default_factory=dict)
+    protocol: Settings = Field(default_factory=dict)
+    fuse_over: Over | None = None
+    mean_over: Over | None = None
+    published: dict[str, float | None] = Field(default_factory=dict)
+    text: dict[str, str] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    cells: dict[str, CellSettings] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _quoted_is_not_run(self) -> Self:
+        if self.quoted is not None and (self.set or self.protocol or self.fuse_over or self.mean_over):
+            raise ValueError(f"row {self.id!r} is quoted from {self.quoted}, so it cannot have set, protocol or *_over")
+        return self
+
+
+class Table(Frozen):
+    """One table as printed."""
+
+    id: Identifier
+    caption: str
+    cite: str | None = Field(None, description="where it stands in the paper; none for tables beyond the paper")
+    baseline: str | None = Field(None, description="row (or table.row) that differences are paired with")
+    columns: dict[Identifier, Column]
+    rows: tuple[Row, ...] = Field(min_length=1)
+    set: Settings = Field(default_factory=dict)
+    protocol: Settings = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def row(self, row_id: str) -> Row:
+        """The row with this id (KeyError if there is none)."""
+        for row in self.rows:
+            if row.id == row_id:
+                return row
+        raise KeyError(row_id)
+
+
+class Profile(Frozen):
+    """A named overlay on every config of the study: other datasets, sizes, recipes or machines."""
+
+    datasets: dict[str, str] = Field(default_factory=dict, description="dataset of the paper -> dataset used instead")
+    model: Settings = Field(default_factory=dict)
+    data: Settings = Field(default_factory=dict)
+    recipe: Settings = Field(default_factory=dict)
+    protocol: Settings = Field(default_factory=dict)
+    resources: Settings = Field(default_factory=dict)
+    note: str | None = None
+
+    @property
+    def comparable(self) -> bool:
+        """Whether its accuracies may be set against published ones: same datasets, model sizes and clips."""
+        return not (self.datasets or self.model or self.data)
+
+
+class Claim(Frozen):
+    """A sentence of the paper and the arithmetic on table cells that it asserts."""
+
+    text: str
+    value: str = Field(description='such as "table5.msf-fsam.top1 - table5.r3d.top1"')
+    published: float | None = None
+    note: str | None = None
+
+
+class Space(Frozen):
+    """One searched hyperparameter: exactly one form."""
+
+    choice: tuple[Any, ...] | None = Field(None, min_length=1)
+    int: tuple[int, int] | None = None
+    uniform: tuple[float, float] | None = None
+    log_uniform: tuple[float, float] | None = None
+    subsets: tuple[Any, ...] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        given = {k: v for k, v in self if v is not None}
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(type(self).model_fields)}")
+        for form in ("int", "uniform", "log_uniform"):
+            if form in given and given[form][0] >= given[form][1]:
+                raise ValueError(f"{form} bounds must increase, but are {list(given[form])}")
+        if self.log_uniform and self.log_uniform[0] <= 0:
+            raise ValueError(f"log_uniform needs bounds above 0, but got {self.log_uniform[0]}")
+        return self
+
+
+class Objective(Frozen):
+    """What a search optimises, and on which videos."""
+
+    maximize: str | None = None
+    minimize: str | None = None
+    on: Literal["val", "test"] = "val"
+
+    @model_validator(mode="after")
+    def _one_direction(self) -> Self:
+        if (self.maximize is None) == (self.minimize is None):
+            raise ValueError("give maximize or minimize")
+        metric = self.maximize or self.minimize
+        if metric not in STATIC_METRICS | RUN_METRICS:
+            raise ValueError(f"unknown metric {metric!r}; known: {', '.join([*STATIC_METRICS, *RUN_METRICS])}")
+        return self
+
+
+class Search(Frozen):
+    """A hyperparameter search over config paths."""
+
+    space: dict[str, Space] = Field(min_length=1)
+    objective: Objective
+
+
+class Study(Frozen):
+    """A whole study file."""
+
+    study: Identifier
+    question: str | None = None
+    default_profile: str
+    paper: Paper | None = None
+    base: Settings
+    profiles: dict[Identifier, Profile]
+    tables: tuple[Table, ...] = Field(min_length=1)
+    claims: tuple[Claim, ...] = ()
+    search: Search | None = None
+    notes: tuple[str, ...] = ()
+
+    def table(self, table_id: str) -> Table:
+        """The table with this id (KeyError if there is none)."""
+        for table in self.tables:
+            if table.id == table_id:
+                return table
+        raise KeyError(table_id)
