@@ -247,7 +247,8 @@ class Model(nn.Module):
         if not self.config.spatial_attention:
             return {"features": last.mean((2, 3)).view(b, t, -1)}
         alpha = self.spatial(last)
-        features = ((1 + self.config.sf_scale * alpha) * last).mean((2, 3))
+        focus = (alpha * last).mean((2, 3))  # apart from the plain term: 1 + alpha would round alpha away in bf16
+        features = last.mean((2, 3)) + self.config.sf_scale * focus
         return {"features": features.view(b, t, -1), "alpha": alpha.view(b, t, *alpha.shape[2:])}
 
     def label_losses(self, outputs: Outputs, labels: Tensor, *, judged: Tensor | None = None) -> dict[str, Tensor]:
