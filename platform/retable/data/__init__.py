@@ -1,0 +1,9 @@
+"""From video files to uint8 batches: layouts, manifests, exact decoding, sampling, augmentation, loading.
+
+Light to import (no torch, no av): planning needs layouts and fingerprints only.
+"""
+
+from __future__ import annotations
+
+PIPELINE_SEMANTICS = 1
+"""Part of every run's identity. Raise it when the same videos, config and seed would give other pixels or labels."""

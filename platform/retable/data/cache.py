@@ -1,0 +1,250 @@
+"""Decoded frames of a small dataset in one memory map, built once and shared by all runs and processes.
+
+A cache is a folder ``<cache_dir>/frames-<key>-<short side>`` holding ``frames.u8`` (all frames of all videos, raw RGB)
+and ``index.json``. It is written beside its final name and renamed, so that it exists whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import av
+import numpy as np
+
+from retable.data.decode import Frames, count_frames, decode_all, read_frames, target_size
+from retable.data.errors import DamagedVideo, DiskFull
+from retable.data.manifest import Manifest, content_key
+
+DEFAULT_LIMIT = 8_000_000_000
+"""Largest decoded size that is cached, bytes; larger datasets are read from their video files."""
+
+Progress = Callable[[int, int], None]
+"""Called with (videos done, videos in all)."""
+
+
+class FrameSource(Protocol):
+    """Random access to the decoded frames of a set of videos."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Number of frames of every video that decodes."""
+
+    @property
+    def damaged(self) -> Mapping[str, str]:
+        """Why each of the other videos does not."""
+
+    def read(self, path: str, indices: Sequence[int]) -> Frames:
+        """Frames of the video ``path`` (relative), ``(len(indices), H, W, 3)``."""
+
+
+@dataclass(frozen=True)
+class MappedFrames:
+    """Frames from a memory map. Pickles as its folder: every process maps the file itself."""
+
+    folder: Path
+    entries: Mapping[str, tuple[int, int, int, int]]  # path -> offset (bytes), frames, height, width
+    damaged: Mapping[str, str]
+
+    @cached_property
+    def counts(self) -> Mapping[str, int]:
+        return {path: entry[1] for path, entry in self.entries.items()}
+
+    @cached_property
+    def _bytes(self) -> Frames:
+        size = (self.folder / "frames.u8").stat().st_size
+        return np.asarray(np.memmap(self.folder / "frames.u8", np.uint8, "r")) if size else np.empty(0, np.uint8)
+
+    def read(self, path: str, indices: Sequence[int]) -> Frames:
+        offset, n, height, width = self.entries[path]
+        video = self._bytes[offset : offset + n * height * width * 3].reshape(n, height, width, 3)
+        return np.asarray(video[np.asarray(indices)])
+
+    def __reduce__(self) -> tuple[Callable[[Path], MappedFrames], tuple[Path]]:
+        return _load, (self.folder,)
+
+
+@dataclass(frozen=True)
+class VideoFrames:
+    """Frames decoded from the video files at every read."""
+
+    root: Path
+    short_side: int
+    counts: Mapping[str, int]
+    damaged: Mapping[str, str]
+
+    def read(self, path: str, indices: Sequence[int]) -> Frames:
+        return read_frames(self.root / path, indices, self.short_side)
+
+
+def open_frames(
+    manifest: Manifest,
+    paths: Sequence[str],
+    short_side: int,
+    cache_dir: Path,
+    *,
+    limit: int = DEFAULT_LIMIT,
+    progress: Progress | None = None,
+) -> FrameSource:
+    """Frames of the videos ``paths``: from the cache, built if need be, or from the files when larger than ``limit``.
+
+    Both give the same frames. Damaged videos are listed in ``damaged``, not raised.
+
+    Raises:
+        DiskFull: the cache does not fit on the disk.
+    """
+    key = content_key(manifest, paths)
+    folder = cache_dir / f"frames-{key}-{short_side}"
+    if (folder / "index.json").is_file():
+        return _load(folder)
+    needed = cache_size(manifest, paths, short_side)
+    if needed > limit:
+        return _count_all(manifest.root, paths, short_side, cache_dir / f"counts-{key}.json", progress)
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with _lock(folder.with_suffix(".lock")):
+            if not (folder / "index.json").is_file():
+                _build(manifest.root, paths, short_side, folder, progress)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                cache_dir, needed, f"the decoded frames of {manifest.name} at short side {short_side}"
+            ) from error
+        raise
+    return _load(folder)
+
+
+def cache_size(manifest: Manifest, paths: Sequence[str], short_side: int, *, probes: int = 24) -> int:
+    """Bytes the decoded frames will take, estimated from the headers of up to ``probes`` evenly spaced videos."""
+    chosen = [paths[i * len(paths) // probes] for i in range(probes)] if len(paths) > probes else list(paths)
+    sizes = [_header_size(manifest.root / path, short_side) for path in chosen]
+    known = [size for size in sizes if size]
+    return round(sum(known) / len(known) * len(paths)) if known else 0
+
+
+def _header_size(path: Path, short_side: int) -> int:
+    """Decoded bytes of one video as its header promises; 0 when the header is unreadable."""
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            seconds = container.duration / av.time_base if container.duration else 0.0
+            frames = stream.frames or round(seconds * float(stream.average_rate or 25))
+            width, height = target_size(stream.width, stream.height, short_side)
+            return frames * width * height * 3
+    except (av.error.FFmpegError, OSError, IndexError, ZeroDivisionError):
+        return 0
+
+
+def _load(folder: Path) -> MappedFrames:
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    return MappedFrames(folder, {p: (e[0], e[1], e[2], e[3]) for p, e in index["videos"].items()}, index["damaged"])
+
+
+def _build(root: Path, paths: Sequence[str], short_side: int, folder: Path, progress: Progress | None) -> None:
+    _sweep(folder)
+    temporary = folder.with_suffix(f".{socket.gethostname()}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        videos: dict[str, tuple[int, int, int, int]] = {}
+        damaged: dict[str, str] = {}
+        with (temporary / "frames.u8").open("wb") as file:
+            for path, decoded in _decoded(root, paths, short_side, progress):
+                if isinstance(decoded, DamagedVideo):
+                    damaged[path] = decoded.reason
+                    continue
+                n, height, width, _ = decoded.shape
+                videos[path] = (file.tell(), n, height, width)
+                _append(file, decoded)
+            file.flush()
+            os.fsync(file.fileno())
+        (temporary / "index.json").write_text(json.dumps({"schema": 1, "videos": videos, "damaged": damaged}))
+        temporary.rename(folder)
+    except OSError:
+        if not (folder / "index.json").is_file():  # else another builder, on a disk without locks, was first
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _append(file: BinaryIO, frames: Frames) -> None:
+    file.write(frames.data)
+
+
+def _decoded(
+    root: Path, paths: Sequence[str], short_side: int, progress: Progress | None
+) -> Iterator[tuple[str, Frames | DamagedVideo]]:
+    """Every video decoded, in order. Threads suffice: PyAV lets go of the interpreter lock while it decodes."""
+
+    def one(path: str) -> Frames | DamagedVideo:
+        try:
+            return decode_all(root / path, short_side)
+        except DamagedVideo as error:
+            return error
+
+    workers = min(os.cpu_count() or 1, 16)
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(paths), 4 * workers):  # in slices, so that memory stays bounded
+            part = paths[start : start + 4 * workers]
+            for done, (path, frames) in enumerate(zip(part, pool.map(one, part), strict=True), start + 1):
+                yield path, frames
+                if progress is not None:
+                    progress(done, len(paths))
+
+
+def _count_all(
+    root: Path, paths: Sequence[str], short_side: int, remembered: Path, progress: Progress | None
+) -> VideoFrames:
+    """Frame counts by full decode, remembered by content in ``remembered``."""
+    if not remembered.is_file():
+        counts: dict[str, int] = {}
+        damaged: dict[str, str] = {}
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
+            for done, (path, n) in enumerate(zip(paths, pool.map(lambda p: _count(root / p), paths), strict=True), 1):
+                if isinstance(n, str):
+                    damaged[path] = n
+                else:
+                    counts[path] = n
+                if progress is not None:
+                    progress(done, len(paths))
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        temporary = remembered.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({"schema": 1, "counts": counts, "damaged": damaged}), encoding="utf-8")
+        temporary.replace(remembered)
+    known = json.loads(remembered.read_text(encoding="utf-8"))
+    return VideoFrames(root, short_side, known["counts"], known["damaged"])
+
+
+def _count(path: Path) -> int | str:
+    try:
+        return count_frames(path)
+    except DamagedVideo as error:
+        return error.reason
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """One builder at a time. Where the file system has no locks, builders may race; the rename keeps them safe."""
+    with path.open("w") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed builder on this host left behind."""
+    prefix = f"{folder.name}.{socket.gethostname()}."
+    for left in folder.parent.glob(f"{prefix}*.tmp"):
+        pid = left.name.removeprefix(prefix).removesuffix(".tmp")
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(left, ignore_errors=True)

@@ -1,0 +1,67 @@
+"""Which frames make a clip: pure functions of the number of frames, the clip settings and a random generator.
+
+A video with fewer frames than a clip repeats its last frame (random_step) or some of its frames (segments); indices
+never run backwards and never leave the video.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retable.data.config import Clip
+
+Indices = NDArray[np.int64]
+"""``(T,)`` frame numbers, non-decreasing, in ``[0, n_frames)``."""
+
+
+def train_clip(n_frames: int, clip: Clip, rng: np.random.Generator) -> Indices:
+    """One random clip, drawn as ``clip.sampling`` says."""
+    _check(n_frames)
+    if clip.sampling == "segments":
+        return _one_per_segment(n_frames, clip.frames, rng.random(clip.frames))
+    step = int(rng.integers(1, largest_step(n_frames, clip) + 1))
+    start = int(rng.integers(0, _room(n_frames, clip.frames, step) + 1))
+    return _window(n_frames, clip.frames, start, step)
+
+
+def test_clips(n_frames: int, clip: Clip, clips: int) -> list[Indices]:
+    """``clips`` fixed clips; no randomness.
+
+    random_step: windows of the largest step that fits, one in the middle, several evenly from first to last position.
+    segments: of each segment the middle frame, for several clips the middles of its ``clips`` equal parts.
+    """
+    _check(n_frames)
+    if clip.sampling == "segments":
+        offsets = [(i + 0.5) / clips for i in range(clips)]
+        return [_one_per_segment(n_frames, clip.frames, np.full(clip.frames, offset)) for offset in offsets]
+    step = largest_step(n_frames, clip)
+    room = _room(n_frames, clip.frames, step)
+    starts = [room // 2] if clips == 1 else [round(room * i / (clips - 1)) for i in range(clips)]
+    return [_window(n_frames, clip.frames, start, step) for start in starts]
+
+
+def largest_step(n_frames: int, clip: Clip) -> int:
+    """The largest temporal step, at most ``max_step``, at which the clip fits in the video; at least 1."""
+    if clip.frames == 1:
+        return 1
+    return min(clip.max_step, max(1, (n_frames - 1) // (clip.frames - 1)))
+
+
+def _room(n_frames: int, frames: int, step: int) -> int:
+    return max(0, n_frames - 1 - (frames - 1) * step)
+
+
+def _window(n_frames: int, frames: int, start: int, step: int) -> Indices:
+    return np.minimum(start + step * np.arange(frames, dtype=np.int64), n_frames - 1)
+
+
+def _one_per_segment(n_frames: int, frames: int, offsets: NDArray[np.float64]) -> Indices:
+    """One frame from each of ``frames`` equal segments, ``offsets`` in [0, 1) inside each."""
+    position = (np.arange(frames) + offsets) * n_frames / frames
+    return np.minimum(position.astype(np.int64), n_frames - 1)
+
+
+def _check(n_frames: int) -> None:
+    if n_frames < 1:
+        raise ValueError(f"a video needs at least one frame but has {n_frames}")
