@@ -1,0 +1,527 @@
+"""MAST (Zhou, Qiu, Solanki, Multimedia Systems 2021): one frame per segment, spatiotemporal modules at several scales.
+
+An image trunk and two extra convolutions see every frame by itself; after up to three of the stages a module adds what
+self-attention over all points of the clip and what the motion between neighbouring frames say. A relation head reasons
+over subsets of 2..N-1 frame vectors and weighs the scales.
+
+Shapes: B clips, N frames, C channels, h x w grid, S = N h w points, d frame-vector width, M scales, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck
+
+from retable.nn import InputSpec, Outputs
+
+PAPER = "mast"
+SEMANTICS = 1
+
+Position = Literal["conv4", "conv5", "conv6"]
+POSITIONS: tuple[Position, ...] = ("conv4", "conv5", "conv6")
+SQUEEZE = 16
+"""Channel reduction of the temporal branch (section 3.2)."""
+ATTEND = 64
+"""Hidden width of the two linear layers behind a scale's weight; the paper gives none."""
+
+
+class Config(BaseModel):
+    """The paper's knobs, those it leaves open, and sizes that fit a laptop (width, head_width, stem, blocks, halvings).
+
+    Raises (as a validation error): an unknown knob, or values that contradict each other; the message says what to set.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_classes: int = Field(101, ge=2)
+    frames: int = Field(8, ge=2, description="N, one frame from each of N equal segments")
+    size: int = Field(224, ge=8, description="side of the square input, pixels")
+    backbone: Literal["resnet50", "vgg16", "bninception"] = "resnet50"
+    weights: str = "none"
+    positions: tuple[Position, ...] = Field(POSITIONS, description="stages that a module follows; [] for none")
+    modules: Literal["attention", "temporal", "both"] = "both"
+    depthwise_motion: bool = Field(False, description="one 3x3 filter per channel in the temporal branch, as in STM")
+    scales: tuple[int, ...] | None = Field(None, description="frames per relation; default 2..N-1 (equation 8)")
+    k: int = Field(3, ge=1, description="relations per scale; all of them where a scale has fewer")
+    alpha: float = Field(1e-4, ge=0, description="weight of the L1 penalty on the scales' weights (equation 10)")
+    conv5_width: int | None = Field(None, ge=1, description="resnet50: width of conv5's 3x3; Table 2 prints 256")
+    conv5_init: Literal["pretrained", "random"] = Field("pretrained", description="conv5, where weights are loaded")
+    width: int = Field(64, ge=2, description="width of the trunk's first convolution; all others scale with it")
+    head_width: int = Field(256, ge=SQUEEZE, description="width of conv6, conv7 and the relations, d")
+    stem: Literal[3, 7] = Field(7, description="resnet50, bninception: kernel of the first convolution")
+    blocks: tuple[int, int, int, int] = Field((3, 4, 6, 3), description="resnet50: blocks per stage")
+    halvings: tuple[int, ...] = Field((1, 2, 3, 4, 5), description="which of the trunk's five halvings of the grid act")
+
+    @field_validator("positions")
+    @classmethod
+    def _in_order(cls, positions: tuple[Position, ...]) -> tuple[Position, ...]:
+        if len(set(positions)) < len(positions):
+            raise ValueError(f"positions {list(positions)} names a stage twice: name each at most once")
+        return tuple(p for p in POSITIONS if p in positions)
+
+    @field_validator("halvings")
+    @classmethod
+    def _halvings_exist(cls, halvings: tuple[int, ...]) -> tuple[int, ...]:
+        if list(halvings) != sorted(set(halvings) & {1, 2, 3, 4, 5}):
+            raise ValueError(f"halvings {list(halvings)} must be increasing numbers from 1 to 5")
+        return halvings
+
+    @field_validator("blocks")
+    @classmethod
+    def _stages_have_blocks(cls, blocks: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        if min(blocks) < 1:
+            raise ValueError(f"blocks {list(blocks)} leaves a stage empty: give every stage at least 1")
+        return blocks
+
+    @model_validator(mode="after")
+    def _relations_exist(self) -> Self:
+        if self.scales is None and self.frames < 3:
+            raise ValueError(
+                f"frames {self.frames} has no relation of 2..{self.frames - 1} frames:"
+                " take at least 3 frames, or set scales to [2]"
+            )
+        wrong = [m for m in self.relation_scales if not 2 <= m <= self.frames]
+        if wrong or not self.relation_scales or list(self.relation_scales) != sorted(set(self.relation_scales)):
+            raise ValueError(
+                f"scales {list(self.relation_scales)} must be increasing numbers from 2 to frames = {self.frames}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trunk_exists(self) -> Self:
+        if self.size < 2 ** len(self.halvings):
+            raise ValueError(
+                f"size {self.size} vanishes in {len(self.halvings)} halvings:"
+                f" set at least {2 ** len(self.halvings)}, or fewer halvings"
+            )
+        if self.backbone == "bninception" and self.width % 2:
+            raise ValueError(f"width {self.width} splits bninception's channels: set an even width")
+        if self.conv5_width is not None and self.backbone != "resnet50":
+            raise ValueError(f"conv5_width {self.conv5_width} is resnet50's: leave it out with {self.backbone}")
+        if self.conv5_width is not None and self.conv5_init == "pretrained":
+            raise ValueError(f"no pretrained conv5 is {self.conv5_width} wide: set conv5_init to random")
+        return self
+
+    @property
+    def relation_scales(self) -> tuple[int, ...]:
+        return tuple(range(2, self.frames)) if self.scales is None else self.scales
+
+    def stride(self, halving: int) -> int:
+        """Stride of the trunk's ``halving``-th step: 2 where it acts, else 1."""
+        return 2 if halving in self.halvings else 1
+
+
+def conv_bn(
+    cin: int, cout: int, kernel: int, stride: int = 1, *, padding: int | None = None, bias: bool = True
+) -> nn.Sequential:
+    """Convolution, batch normalisation, ReLU; at stride 1 the grid keeps its size unless padding is set."""
+    pad = kernel // 2 if padding is None else padding
+    return nn.Sequential(
+        nn.Conv2d(cin, cout, kernel, stride, pad, bias=bias), nn.BatchNorm2d(cout), nn.ReLU(inplace=True)
+    )
+
+
+# Trunks: ``conv4`` takes images (B N, 3, H, W), ``conv5`` what conv4 gave; ``channels`` are those of the two outputs.
+
+
+class ResNet(nn.Module):
+    """ResNet-50 to its last stage; parameters are named as torchvision's."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        w = config.width
+        self.channels = (16 * w, 32 * w)
+        self.conv1 = nn.Conv2d(3, w, config.stem, config.stride(1), config.stem // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(w)
+        self.pool = nn.MaxPool2d(3, 2, 1) if config.stride(2) == 2 else nn.Identity()
+        b = config.blocks
+        self.layer1 = _stage(w, w, b[0], 1)
+        self.layer2 = _stage(4 * w, 2 * w, b[1], config.stride(3))
+        self.layer3 = _stage(8 * w, 4 * w, b[2], config.stride(4))
+        self.layer4 = _stage(16 * w, 8 * w, b[3], config.stride(5), config.conv5_width)
+
+    def conv4(self, x: Tensor) -> Tensor:
+        x = self.pool(F.relu(self.bn1(self.conv1(x))))
+        out: Tensor = self.layer3(self.layer2(self.layer1(x)))
+        return out
+
+    def conv5(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer4(x)
+        return out
+
+
+def _stage(cin: int, planes: int, blocks: int, stride: int, inner: int | None = None) -> nn.Sequential:
+    shortcut = nn.Sequential(nn.Conv2d(cin, 4 * planes, 1, stride, bias=False), nn.BatchNorm2d(4 * planes))
+    stage = nn.Sequential(
+        Bottleneck(cin, planes, stride, shortcut), *(Bottleneck(4 * planes, planes) for _ in range(blocks - 1))
+    )
+    if inner is not None:
+        for i, block in enumerate(stage):
+            block.conv2 = nn.Conv2d(planes, inner, 3, stride if i == 0 else 1, 1, bias=False)
+            block.bn2 = nn.BatchNorm2d(inner)
+            block.conv3 = nn.Conv2d(inner, 4 * planes, 1, bias=False)
+    return stage
+
+
+class Vgg(nn.Module):
+    """VGG-16's convolutions, named as torchvision's. conv4 ends with the fourth pool, conv5 with the fifth."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        cin = 3
+        for stage, (convs, factor) in enumerate(((2, 1), (2, 2), (3, 4), (3, 8), (3, 8)), start=1):
+            for _ in range(convs):
+                layers += [nn.Conv2d(cin, factor * config.width, 3, padding=1), nn.ReLU(inplace=True)]
+                cin = factor * config.width
+            layers.append(nn.MaxPool2d(2) if config.stride(stage) == 2 else nn.Identity())
+            if stage == 4:
+                self.split = len(layers)
+        self.channels = (cin, cin)
+        self.features = nn.Sequential(*layers)
+
+    def conv4(self, x: Tensor) -> Tensor:
+        for layer in self.features[: self.split]:
+            x = layer(x)
+        return x
+
+    def conv5(self, x: Tensor) -> Tensor:
+        for layer in self.features[self.split :]:
+            x = layer(x)
+        return x
+
+
+Block = tuple[int, tuple[int, int], tuple[int, int], Literal["avg", "max", "pass"], int]
+INCEPTION: dict[str, Block] = {
+    "3a": (64, (64, 64), (64, 96), "avg", 32),
+    "3b": (64, (64, 96), (64, 96), "avg", 64),
+    "3c": (0, (128, 160), (64, 96), "pass", 0),
+    "4a": (224, (64, 96), (96, 128), "avg", 128),
+    "4b": (192, (96, 128), (96, 128), "avg", 128),
+    "4c": (160, (128, 160), (128, 160), "avg", 128),
+    "4d": (96, (128, 192), (160, 192), "avg", 128),
+    "4e": (0, (128, 192), (192, 256), "pass", 0),
+    "5a": (352, (192, 320), (160, 224), "avg", 128),
+    "5b": (352, (192, 320), (192, 224), "max", 128),
+}
+"""Channels of BN-Inception's blocks: 1x1; 3x3 reduce, 3x3; double 3x3 reduce, both 3x3; kind of pool, its 1x1."""
+
+
+class Inception(nn.Module):
+    """One block; a "pass" block has neither 1x1 branch nor pool projection and may halve the grid."""
+
+    def __init__(self, cin: int, block: Block, scale: float, stride: int = 1) -> None:
+        super().__init__()
+        one, r3, c3, rd, cd, proj = (
+            int(scale * c) for c in (block[0], *block[1], *block[2], block[4] if block[3] != "pass" else 0)
+        )
+        self.kind, self.stride = block[3], stride
+        self.channels = one + c3 + cd + (proj or cin)
+        self.convs = nn.ModuleDict(  # the names that the Caffe model's layers end in
+            {
+                "3x3_reduce": conv_bn(cin, r3, 1),
+                "3x3": conv_bn(r3, c3, 3, stride),
+                "double_3x3_reduce": conv_bn(cin, rd, 1),
+                "double_3x3_1": conv_bn(rd, cd, 3),
+                "double_3x3_2": conv_bn(cd, cd, 3, stride),
+            }
+        )
+        if self.kind != "pass":
+            self.convs.update({"1x1": conv_bn(cin, one, 1), "pool_proj": conv_bn(cin, proj, 1)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        c = self.convs
+        three = c["3x3"](c["3x3_reduce"](x))
+        double = c["double_3x3_2"](c["double_3x3_1"](c["double_3x3_reduce"](x)))
+        if self.kind == "pass":
+            return torch.cat((three, double, pool(x, self.stride)), 1)
+        pooled = F.avg_pool2d(x, 3, 1, 1) if self.kind == "avg" else pool(x, 1)
+        return torch.cat((c["1x1"](x), three, double, c["pool_proj"](pooled)), 1)
+
+
+def pool(x: Tensor, stride: int) -> Tensor:
+    """3x3 max pooling to ceil(side / stride), as the strided convolutions beside it round.
+
+    Even sides are not padded and odd ones are: Caffe's pools round up, and at 224 pixels they see even sides only.
+    """
+    if stride == 1:
+        return F.max_pool2d(x, 3, 1, 1)
+    return F.max_pool2d(x, 3, 2, (x.shape[-2] % 2, x.shape[-1] % 2), ceil_mode=True)
+
+
+class BNInception(nn.Module):
+    """BN-Inception (Ioffe and Szegedy 2015) as TSN uses it. conv4 ends with 4d, conv5 with 5b.
+
+    Its convolutions have biases, which batch normalisation makes redundant, because the public Caffe weights have them.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        scale = config.width / 64
+        self.strides = (config.stride(2), config.stride(3))
+        self.conv1 = conv_bn(3, config.width, config.stem, config.stride(1))
+        self.conv2_reduce = conv_bn(config.width, config.width, 1)
+        self.conv2 = conv_bn(config.width, 3 * config.width, 3)
+        self.blocks = nn.ModuleDict()
+        cin, channels = 3 * config.width, {}
+        for name, block in INCEPTION.items():
+            made = Inception(cin, block, scale, config.stride({"3c": 4, "4e": 5}.get(name, 0)))
+            self.blocks[name] = made
+            cin = channels[name] = made.channels
+        self.channels = (channels["4d"], channels["5b"])
+
+    def conv4(self, x: Tensor) -> Tensor:
+        x = pool(self.conv1(x), self.strides[0])
+        x = pool(self.conv2(self.conv2_reduce(x)), self.strides[1])
+        return self._through(("3a", "3b", "3c", "4a", "4b", "4c", "4d"), x)
+
+    def conv5(self, x: Tensor) -> Tensor:
+        return self._through(("4e", "5a", "5b"), x)
+
+    def _through(self, names: Sequence[str], x: Tensor) -> Tensor:
+        for name in names:
+            x = self.blocks[name](x)
+        return x
+
+
+class Extra(nn.Module):
+    """An unpadded 3x3 convolution on grids of at least ``least`` a side; on smaller ones it pads by one."""
+
+    def __init__(self, cin: int, cout: int, stride: int, least: int) -> None:
+        super().__init__()
+        self.least = least
+        self.conv = conv_bn(cin, cout, 3, stride, padding=0, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if min(x.shape[-2:]) < self.least:
+            x = F.pad(x, (1, 1, 1, 1))
+        out: Tensor = self.conv(x)
+        return out
+
+
+class SelfAttention(nn.Module):
+    """Embedded-Gaussian attention over all points of a clip (equations 1-3), without its own residual."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.theta = nn.Linear(channels, channels // 2)
+        self.phi = nn.Linear(channels, channels // 2)
+        self.g = nn.Linear(channels, channels // 2)
+        self.out = nn.Linear(channels // 2, channels)
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C, h, w) -> the same shape, T_att."""
+        _, n, _, h, w = x.shape
+        points = _points(x)
+        q, k, v = (f(points).unsqueeze(1) for f in (self.theta, self.phi, self.g))
+        y = F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
+        z = self.out(y).unflatten(1, (n, h, w)).permute(0, 1, 4, 2, 3)
+        return self.bn(z.flatten(0, 1)).unflatten(0, (-1, n))  # type: ignore[no-any-return]
+
+    def received(self, x: Tensor) -> Tensor:
+        """(B, N, C, h, w) -> (B, N, h, w): attention that a point gets, averaged over all points that look.
+
+        Forms the S x S matrix, which ``forward`` avoids.
+        """
+        points = _points(x)
+        scores = self.theta(points) @ self.phi(points).transpose(1, 2)
+        return torch.unflatten(scores.softmax(-1).mean(1), 1, (x.shape[1], *x.shape[3:]))
+
+
+def _points(x: Tensor) -> Tensor:
+    return x.permute(0, 1, 3, 4, 2).flatten(1, 3)  # (B, S, C)
+
+
+class Motion(nn.Module):
+    """Each frame's reduced features, taken from the convolved ones of the next frame (equation 4)."""
+
+    def __init__(self, channels: int, *, depthwise: bool) -> None:
+        super().__init__()
+        r = channels // SQUEEZE
+        self.reduce = nn.Sequential(nn.Conv2d(channels, r, 1, bias=False), nn.BatchNorm2d(r))
+        self.conv = nn.Conv2d(r, r, 3, padding=1, groups=r if depthwise else 1, bias=False)
+        self.restore = nn.Conv2d(r, channels, 1, bias=False)
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, C, h, w) -> T' of the same shape, and the motion (B, N, C / 16, h, w) that it restores."""
+        n = x.shape[1]
+        q = self.reduce(x.flatten(0, 1)).unflatten(0, (-1, n))
+        ahead = self.conv(q[:, 1:].flatten(0, 1)).unflatten(0, (-1, n - 1))
+        motion = torch.cat((ahead - q[:, :-1], torch.zeros_like(q[:, :1])), 1)
+        return self.bn(self.restore(motion.flatten(0, 1))).unflatten(0, (-1, n)), motion
+
+
+class SpatioTemporal(nn.Module):
+    """T + T' + T_att (equation 5), or one of the two terms; the identity at initialisation."""
+
+    def __init__(self, channels: int, config: Config) -> None:
+        super().__init__()
+        self.attention = SelfAttention(channels) if config.modules != "temporal" else None
+        self.motion = Motion(channels, depthwise=config.depthwise_motion) if config.modules != "attention" else None
+        for branch in (self.attention, self.motion):
+            if branch is not None:
+                nn.init.zeros_(branch.bn.weight)
+
+    def forward(self, x: Tensor, *, full_maps: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B, N, C, h, w) -> the same shape, and maps (B, N, h, w)."""
+        out, maps = x, {}
+        if self.motion is not None:
+            term, motion = self.motion(x)
+            out = out + term
+            maps["motion"] = motion.detach().abs().mean(2)
+        if self.attention is not None:
+            out = out + self.attention(x)
+            if full_maps:
+                maps["attention"] = self.attention.received(x).detach()
+        return out, maps
+
+
+def _subset(rank: int, n: int, m: int) -> list[int]:
+    """The ``rank``-th of the increasing m-tuples from 0..n-1 in lexicographic order."""
+    chosen: list[int] = []
+    for i in range(n):
+        left = m - len(chosen)
+        starting_here = math.comb(n - i - 1, left - 1) if left else 0
+        if rank < starting_here:
+            chosen.append(i)
+        else:
+            rank -= starting_here
+    return chosen
+
+
+def fixed_subsets(n: int, m: int, k: int) -> Tensor:
+    """The middles of k equal parts of the list of m-subsets of n frames: (min(k, all), m) int64 on the CPU."""
+    count = math.comb(n, m)
+    k = min(k, count)
+    return torch.tensor([_subset((2 * i + 1) * count // (2 * k), n, m) for i in range(k)], device="cpu")
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def random_subsets(n: int, m: int, k: int) -> Tensor:
+    """Distinct m-subsets of n frames, every choice of k equally likely, from torch's global CPU generator."""
+    count = math.comb(n, m)
+    ranks: set[int] = set(range(count)) if k >= count else set()
+    while len(ranks) < min(k, count):
+        ranks.add(int(torch.randint(count, (), device="cpu")))
+    return torch.tensor([_subset(rank, n, m) for rank in sorted(ranks)], device="cpu")
+
+
+class RelationHead(nn.Module):
+    """Sums g over k subsets of m frames, classifies the sum by f, and weighs the scales m (equations 6-9)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        d = config.head_width
+        self.n, self.k, self.scales = config.frames, config.k, config.relation_scales
+        self.g = nn.ModuleList(
+            nn.Sequential(nn.Linear(m * d, d), nn.ReLU(inplace=True), nn.Linear(d, d), nn.ReLU(inplace=True))
+            for m in self.scales
+        )
+        self.f = nn.ModuleList(nn.Linear(d, config.num_classes) for _ in self.scales)
+        self.attend = nn.Sequential(nn.Linear(config.num_classes, ATTEND), nn.ReLU(inplace=True), nn.Linear(ATTEND, 1))
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, d) -> R (B, M, K) and lambda (B, M) in (0, 1). Subsets: fresh in training, fixed in evaluation."""
+        draw = random_subsets if self.training else fixed_subsets
+        relations = []
+        for m, g, f in zip(self.scales, self.g, self.f, strict=True):
+            subsets = draw(self.n, m, self.k).to(frames.device)
+            relations.append(f(g(frames[:, subsets].flatten(2)).sum(1)))
+        stacked = torch.stack(relations, 1)
+        return stacked, torch.sigmoid(self.attend(stacked)).squeeze(-1)
+
+
+def inputs(config: Config) -> dict[str, InputSpec]:
+    return {"rgb": InputSpec((config.frames, 3, config.size, config.size))}
+
+
+class Model(nn.Module):
+    """MAST.
+
+    ``forward`` returns the loss ``relation_l1`` (already times alpha) and the maps ``frames`` (B, N, d), ``relations``
+    (B, M, K), ``lambda`` (B, M), ``lambda_mean`` (M,), per position ``conv4.motion`` (B, N, h, w), the mean magnitude
+    of the reduced motion, and with ``full_maps`` also ``conv4.attention`` (B, N, h, w), what each point receives.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.full_maps = False
+        trunks: dict[str, type[ResNet | Vgg | BNInception]] = {"resnet50": ResNet, "vgg16": Vgg}
+        self.trunk = trunks.get(config.backbone, BNInception)(config)
+        c4, c5 = self.trunk.channels
+        d = config.head_width
+        self.conv6 = Extra(c5, d, stride=2, least=7)
+        self.conv7 = Extra(d, d, stride=1, least=3)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        channels = {"conv4": c4, "conv5": c5, "conv6": d}
+        self.st = nn.ModuleDict({p: SpatioTemporal(channels[p], config) for p in config.positions})
+        self.head = RelationHead(config)
+
+    def forward(self, rgb: Tensor) -> Outputs:
+        if rgb.shape[1] != self.config.frames:
+            raise ValueError(f"the relations need {self.config.frames} frames, but the clips have {rgb.shape[1]}")
+        maps: dict[str, Tensor] = {}
+        x = self._module("conv4", self.trunk.conv4(rgb.flatten(0, 1)), maps)
+        x = self._module("conv5", self.trunk.conv5(x), maps)
+        x = self._module("conv6", self.conv6(x), maps)
+        frames = self.conv7(x).mean((2, 3)).unflatten(0, (-1, self.config.frames))
+        relations, lam = self.head(frames)
+        maps |= {"frames": frames.detach(), "relations": relations.detach(), "lambda": lam.detach()}
+        maps["lambda_mean"] = lam.detach().mean(0)
+        return {
+            "logits": (lam.unsqueeze(-1) * relations).sum(1),
+            "losses": {"relation_l1": self.config.alpha * lam.abs().sum(1).mean()},
+            "maps": maps,
+        }
+
+    def _module(self, position: Position, x: Tensor, maps: dict[str, Tensor]) -> Tensor:
+        if position not in self.st:
+            return x
+        out, found = self.st[position](torch.unflatten(x, 0, (-1, self.config.frames)), full_maps=self.full_maps)
+        maps |= {f"{position}.{name}": value for name, value in found.items()}
+        return out.flatten(0, 1)  # type: ignore[no-any-return]
+
+    def torchvision_names(self) -> dict[str, str]:
+        """Names of the parameters and buffers that torchvision's image model can fill -> its names for them."""
+        if self.config.backbone == "bninception":
+            return {}
+        names = {f"trunk.{name}": name for name in self.trunk.state_dict()}
+        if self.config.conv5_init == "pretrained":
+            return names
+        return {ours: theirs for ours, theirs in names.items() if not _in_conv5(theirs)}
+
+
+def _in_conv5(name: str) -> bool:
+    stage, _, rest = name.partition(".")
+    return stage == "layer4" or (stage == "features" and int(rest.split(".")[0]) >= 24)
+
+
+CONFIGS: dict[str, Config] = {
+    "mast": Config(),
+    "mast_vgg16": Config(backbone="vgg16"),
+    "mast_bninception": Config(backbone="bninception"),
+    "mast_conv4": Config(positions=("conv4",)),
+    "mast_conv4_conv5": Config(positions=("conv4", "conv5")),
+    "mast_conv5_conv6": Config(positions=("conv5", "conv6")),
+    "mast_none": Config(positions=()),
+    "mast_attention": Config(modules="attention"),
+    "mast_temporal": Config(modules="temporal"),
+    "mast_conv5_256": Config(conv5_width=256, conv5_init="random"),
+}
+TINY = Config(
+    num_classes=5, size=48, width=8, head_width=32, stem=3, blocks=(1, 1, 1, 1), halvings=(1, 3, 5)
+)  # fmt: skip
