@@ -142,6 +142,15 @@ def tiny_trunk(in_channels: int) -> nn.Sequential:
     return layers
 
 
+def max_bins(maps: Tensor, n: int) -> Tensor:
+    """``adaptive_max_pool2d(maps, n)``, whose backward pass on CUDA cannot be made deterministic."""
+    for dim in (2, 3):
+        side = maps.shape[dim]
+        edges = [(i * side // n, -(-(i + 1) * side // n)) for i in range(n)]
+        maps = torch.stack([maps.narrow(dim, start, end - start).amax(dim) for start, end in edges], dim)
+    return maps
+
+
 class SpatialAttention(nn.Module):
     """How much each position of a map counts (equations 3 to 5): ``(M, C, h, w)`` to alpha ``(M, 1, h, w)``, sum 1.
 
@@ -163,7 +172,7 @@ class SpatialAttention(nn.Module):
 
     def _pool(self, maps: Tensor, n: int) -> Tensor:
         if self.bins:
-            return F.interpolate(F.adaptive_max_pool2d(maps, n), maps.shape[-2:])
+            return F.interpolate(max_bins(maps, n), maps.shape[-2:])
         return F.max_pool2d(maps, n, stride=1, padding=n // 2) if n > 1 else maps
 
 

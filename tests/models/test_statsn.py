@@ -175,6 +175,13 @@ def test_pyramid_of_bins_keeps_the_maps_size_and_its_global_maximum() -> None:
     torch.testing.assert_close(attention._pool(maps, 7), maps)
 
 
+@pytest.mark.parametrize("bins", [1, 3, 5, 7])
+@pytest.mark.parametrize("side", [6, 7, 8])
+def test_bins_are_those_of_adaptive_pooling(bins: int, side: int) -> None:
+    maps = torch.randn(2, 3, side, side)
+    assert torch.equal(statsn.max_bins(maps, bins), F.adaptive_max_pool2d(maps, bins))
+
+
 def test_lstm_is_pytorchs_lstm() -> None:
     torch.manual_seed(0)
     ours, theirs = statsn.LSTM(6), nn.LSTM(6, 6, batch_first=True)
