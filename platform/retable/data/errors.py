@@ -13,7 +13,7 @@ class DatasetError(DataError):
     """A dataset folder that is missing, incomplete or not in the layout it should be in."""
 
 
-class DamagedVideo(DataError):  # noqa: N818 - the field says "damaged video"
+class DamagedVideo(DataError):
     """A video that cannot be decoded to the end, or has no frame that was asked for."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
@@ -25,7 +25,7 @@ class DamagedVideo(DataError):  # noqa: N818 - the field says "damaged video"
         return DamagedVideo, (self.path, self.reason)  # exceptions cross process borders
 
 
-class DiskFull(DataError):  # noqa: N818 - names the condition
+class DiskFull(DataError):
     """No space left for something retable writes. Nothing half-written is left behind."""
 
     def __init__(self, folder: Path | str, needed: int, what: str) -> None:
