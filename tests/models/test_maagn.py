@@ -342,6 +342,16 @@ def test_compositions_apply_the_modules_in_the_named_order() -> None:
         assert set(maps) == {"sdm_mask", "mtam_mask"} | ({"gate"} if combine == "parallel_agm" else set())
 
 
+def test_the_gate_is_added_to_the_temporal_branch() -> None:
+    torch.manual_seed(0)
+    block, x = maagn.LevelBlock(32, maagn.TINY), feature(32)
+    for parameter in block.agm.parameters():
+        nn.init.normal_(parameter)
+    s, t = block.branches["sdm"](x)[0], block.branches["mtam"](x)[0]
+    y, maps = block(x)
+    torch.testing.assert_close(y, block.agm.conv3(s + block.agm.conv2(maps["gate"].transpose(1, 2) + t)))
+
+
 def test_modules_stand_at_the_named_levels_only() -> None:
     config = tiny(levels=("res5",))
     maps = model(config)(clip(config))["maps"]
@@ -363,6 +373,16 @@ def test_neck_passes_information_both_ways(neck: str) -> None:
     assert low.equal(low_again)
     torch.testing.assert_close(high_after, high + module.bottom_up(low))
     torch.testing.assert_close(low - high, module.temporal4(module.spatial4(res4)).amax(2, keepdim=True))
+
+
+def test_auxiliary_head_reads_the_raw_level() -> None:
+    config = tiny(aux_head=True)
+    net, x = model(config), clip(config)
+    seen: dict[str, Tensor] = {}
+    net.trunk.layer3.register_forward_hook(lambda _m, _args, out: seen.update(raw=out))
+    net.aux.register_forward_hook(lambda _m, args, _out: seen.update(read=args[0]))
+    net(x)
+    assert seen["read"].equal(maagn.as_clip(seen["raw"], config.frames))
 
 
 def test_auxiliary_head_adds_half_its_cross_entropy_while_training_only() -> None:
