@@ -91,9 +91,7 @@ def generate(
         return out
     partial_dir = out.with_name(f"{out.name}.partial")
     if partial_dir.exists() and _card(partial_dir) != card:
-        raise DatasetError(
-            f"{partial_dir} is left from something else than {variant}: remove it or choose another folder"
-        )
+        raise DatasetError(f"{partial_dir} is not a broken-off {variant}: remove it or choose another folder")
     try:
         partial_dir.mkdir(parents=True, exist_ok=True)
         (partial_dir / _CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")

@@ -5,8 +5,8 @@ order, so both hold the very same set of single frames and only order tells them
 distractors, where in the video the action lies) is drawn from a distribution that reversal does not change. The swing
 pair repeats one path at two speeds; its phase is uniform, so one frame says nothing about the speed.
 
-Array arithmetic is +, -, *, /, abs, min and max only, all exactly rounded, and angles go through ``math``: the pixels do
-not depend on the CPU's vector units.
+Array arithmetic is +, -, *, /, abs, min and max only, all exactly rounded, and angles go through ``math``: the pixels
+do not depend on the CPU's vector units.
 """
 
 from __future__ import annotations
