@@ -512,16 +512,14 @@ def _in_conv5(name: str) -> bool:
 
 CONFIGS: dict[str, Config] = {
     "mast": Config(),
-    "mast_vgg16": Config(backbone="vgg16"),
-    "mast_bninception": Config(backbone="bninception"),
-    "mast_conv4": Config(positions=("conv4",)),
-    "mast_conv4_conv5": Config(positions=("conv4", "conv5")),
-    "mast_conv5_conv6": Config(positions=("conv5", "conv6")),
-    "mast_none": Config(positions=()),
-    "mast_attention": Config(modules="attention"),
-    "mast_temporal": Config(modules="temporal"),
-    "mast_conv5_256": Config(conv5_width=256, conv5_init="random"),
+    "mast-vgg16": Config(backbone="vgg16"),
+    "mast-bninception": Config(backbone="bninception"),
+    "mast-conv4": Config(positions=("conv4",)),
+    "mast-conv4-conv5": Config(positions=("conv4", "conv5")),
+    "mast-conv5-conv6": Config(positions=("conv5", "conv6")),
+    "mast-none": Config(positions=()),
+    "mast-attention": Config(modules="attention"),
+    "mast-temporal": Config(modules="temporal"),
+    "mast-conv5-256": Config(conv5_width=256, conv5_init="random"),
 }
-TINY = Config(
-    num_classes=5, size=48, width=8, head_width=32, stem=3, blocks=(1, 1, 1, 1), halvings=(1, 3, 5)
-)  # fmt: skip
+TINY = Config(num_classes=5, size=48, width=8, head_width=32, stem=3, blocks=(1, 1, 1, 1), halvings=(1, 3, 5))

@@ -231,9 +231,9 @@ class Model(nn.Module):
 
 CONFIGS: dict[str, Config] = {
     "stidf": Config(),
-    "stidf_conv2d": Config(fusion="conv2d"),
-    "stidf_sum": Config(fusion="sum"),
-    "stidf_direct": Config(head="direct"),
+    "stidf-conv2d": Config(fusion="conv2d"),
+    "stidf-sum": Config(fusion="sum"),
+    "stidf-direct": Config(head="direct"),
 }
 TINY = Config(
     num_classes=5,
@@ -242,6 +242,6 @@ TINY = Config(
     pools=(1, 2, 3),
     fc6_width=64,
     hidden=16,
-    fc6_dropout=0.0,  # at this size either dropout keeps the loss at the label prior
+    fc6_dropout=0.0,  # at this size dropout keeps the loss at the label prior (fc6 0.5, LSTMs 0.25)
     lstm_dropout=0.0,
 )
