@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retable.study.claims import ClaimError, Reference, parse
@@ -109,6 +109,7 @@ TERMS = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(TERMS)
 def test_any_arithmetic_has_the_value_that_python_gives(term: Term) -> None:
     expected = term[1]()
@@ -116,6 +117,7 @@ def test_any_arithmetic_has_the_value_that_python_gives(term: Term) -> None:
     assert found == expected if math.isfinite(expected) else found is None
 
 
+@settings(deadline=None)
 @given(IDS, IDS, IDS, st.floats(-1e9, 1e9))
 def test_any_ids_make_a_cell(table: str, row: str, column: str, x: float) -> None:
     expression = parse(f"0 + {table}.{row}.{column}")
@@ -123,6 +125,7 @@ def test_any_ids_make_a_cell(table: str, row: str, column: str, x: float) -> Non
     assert expression.evaluate({(table, row, column): x}.get) == 0 + x
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab1.-+*/()<>=, minx", max_size=30))
 def test_any_text_is_read_or_refused_with_a_column_inside(text: str) -> None:
     column = 1
