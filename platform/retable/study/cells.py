@@ -144,7 +144,9 @@ class _Asker:
     def _tree(self, name: str) -> Tree:
         column = self.table.columns[name]
         if column.fuse:
-            return Combine("fuse", tuple(self._tree(n) for n in column.fuse), column.weights or _equal(len(column.fuse)))
+            return Combine(
+                "fuse", tuple(self._tree(n) for n in column.fuse), column.weights or _equal(len(column.fuse))
+            )
         if column.mean_of:
             return Combine("mean", tuple(self._tree(n) for n in column.mean_of), _equal(len(column.mean_of)))
         return self._over(name, self.row.mean_over, "mean", {})
@@ -171,7 +173,9 @@ class _Asker:
             layers.append(leaves(part.protocol, (*origin, "protocol"), "protocol"))
         layers.append(leaves(cell.set, (*row_at, "cells", name, "set")) if cell else {})
         layers.append(extra)
-        return resolve(overlay(*layers, profile_leaves(self.study, self.profile), self.settings), self.study.profiles[self.profile])
+        return resolve(
+            overlay(*layers, profile_leaves(self.study, self.profile), self.settings), self.study.profiles[self.profile]
+        )
 
 
 def _equal(n: int) -> tuple[float, ...]:

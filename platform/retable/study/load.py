@@ -90,7 +90,9 @@ def _plain(node: Node, path: YamlPath, source: Source, problems: list[Problem]) 
             key = str(key_node.value)
             here = (*path, key)
             if key in tree:
-                problems.append(source.problem(here, f"{key!r} stands here and again on line {key_node.start_mark.line + 1}"))
+                problems.append(
+                    source.problem(here, f"{key!r} stands here and again on line {key_node.start_mark.line + 1}")
+                )
             source.marks[here] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             tree[key] = _plain(value_node, here, source, problems)
         return tree

@@ -38,6 +38,13 @@ class View:
     key: str
     protocol: Protocol
     subset: Subset
+    semantics: int
+
+    def under(self, fingerprint: str) -> str:
+        """Its key for the dataset with this fingerprint: what a provisional plan looks recorded scores up with."""
+        return identity.view_key(
+            self.protocol, fingerprint=fingerprint, name="", subset=self.subset, semantics=self.semantics
+        )
 
 
 @dataclass(frozen=True)
@@ -185,15 +192,40 @@ def check(loaded: LoadedStudy) -> list[Problem]:
                 line = loaded.source.marks.get(varied[path], (0, 0))[0]
                 problem = loaded.source.problem(
                     leaf.origin,
-                    f"profile {name!r} overlays {path}, which a row or column varies (line {line}): its cells would all be equal",
+                    f"profile {name!r} overlays {path}, which line {line} varies: its cells would all be equal",
                     leaf.value,
                     "take it out of the profile",
                 )
                 problems.setdefault(str(problem), problem)
-        for fault in cells_of.demands(study, name).faults:
-            problem = _located(loaded, fault.origin, fault)
-            problems.setdefault(str(problem), problem)
+        asked = cells_of.demands(study, name)
+        found = [_located(loaded, fault.origin, fault) for fault in asked.faults]
+        if not found:
+            found = _unused_knobs(loaded, name, asked.cells)
+        problems |= {str(problem): problem for problem in found}
     return list(problems.values())
+
+
+def _unused_knobs(loaded: LoadedStudy, profile: str, cells: Sequence[Demand]) -> list[Problem]:
+    """Model knobs of a profile that no model of the study has: typing errors, since others are passed over."""
+    configs = [r.config.model for cell in cells for r in _resolved(cell)]
+    known = {knob for model in configs for knob in model}
+    return [
+        loaded.source.problem(
+            ("profiles", profile, "model", knob),
+            f"no model of this study has the knob {knob!r}",
+            value,
+            nearest(knob, known - {"name", *registry.LINKED}),
+        )
+        for knob, value in loaded.study.profiles[profile].model.items()
+        if configs and knob not in known
+    ]
+
+
+def _resolved(demand: Demand) -> list[Resolved]:
+    def leaves_of(tree: Tree) -> list[Resolved]:
+        return [tree.resolved] if isinstance(tree, Score) else [r for part in tree.parts for r in leaves_of(part)]
+
+    return ([demand.static] if demand.static else []) + (leaves_of(demand.tree) if demand.tree else [])
 
 
 def _located(loaded: LoadedStudy, origin: Any, fault: Any) -> Problem:
@@ -211,7 +243,11 @@ def _known(loaded: LoadedStudy, profile: str, tables: Sequence[str], rows: Seque
     study = loaded.study
     problems = []
     if profile not in study.profiles:
-        problems.append(loaded.source.problem(("profiles",), f"there is no profile {profile!r}", hint=nearest(profile, study.profiles)))
+        problems.append(
+            loaded.source.problem(
+                ("profiles",), f"there is no profile {profile!r}", hint=nearest(profile, study.profiles)
+            )
+        )
     chosen = [t for t in study.tables if cells_of.matches(t.id, tables)]
     for glob in tables:
         if not any(cells_of.matches(t.id, [glob]) for t in study.tables):
@@ -249,7 +285,15 @@ class _Builder:
         for key, t in self.trainings.items():
             views = tuple(self.views[key].values())
             out[key] = Training(
-                t.config_id, t.provisional_id, t.config, t.resources, t.layout, t.fingerprint, t.semantics, views, t.unsupported
+                t.config_id,
+                t.provisional_id,
+                t.config,
+                t.resources,
+                t.layout,
+                t.fingerprint,
+                t.semantics,
+                views,
+                t.unsupported,
             )
         return out
 
@@ -275,11 +319,13 @@ class _Builder:
             "pipeline": self.world.pipeline,
             "loop": self.world.loop,
         }
-        layout = layouts.layout_name(config.data.dataset)
+        layout = layouts.layout_of(config.data.dataset).name
         fingerprint = self.world.fingerprint(config.data)
         key = identity.config_id(config, layout=layout, fingerprint=fingerprint, semantics=semantics)
         provisional = identity.config_id(config, layout=layout, fingerprint=None, semantics=semantics)
-        training = Training(key, provisional, config, resolved.resources, layout, fingerprint, semantics, (), _unsupported(config))
+        training = Training(
+            key, provisional, config, resolved.resources, layout, fingerprint, semantics, (), _unsupported(config)
+        )
         self.trainings.setdefault(key, training)
         return key
 
@@ -292,7 +338,7 @@ class _Builder:
             subset="test",
             semantics=self.world.evaluation,
         )
-        return View(key, resolved.protocol, "test")
+        return View(key, resolved.protocol, "test", self.world.evaluation)
 
 
 def _unsupported(config: Config) -> str | None:

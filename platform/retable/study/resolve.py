@@ -132,7 +132,9 @@ def _nest(settings: Leaves, faults: list[Fault]) -> dict[str, Any]:
         *parents, last = path.split(".")
         if parents[:1] == [] or parents[0] not in SECTIONS:
             section = parents[0] if parents else last
-            faults.append(Fault(path, leaf.origin, f"unknown section {section!r}", leaf.value, nearest(section, SECTIONS)))
+            faults.append(
+                Fault(path, leaf.origin, f"unknown section {section!r}", leaf.value, nearest(section, SECTIONS))
+            )
             continue
         node = tree
         for parent in parents:
@@ -174,13 +176,18 @@ def _model(tree: dict[str, Any], data: Data, settings: Leaves, faults: list[Faul
         if field in tree:
             home = "data.num_classes" if field == "num_classes" else f"data.clip.{field}"
             where = _origin(f"model.{field}", settings)
-            faults.append(Fault(f"model.{field}", where, f"is set once, as {home}", tree.pop(field), f"move it to {home}"))
+            faults.append(
+                Fault(f"model.{field}", where, f"is set once, as {home}", tree.pop(field), f"move it to {home}")
+            )
+    known = file.config_class.model_fields
+    # A profile's knobs apply to the models that have them: one profile serves rows of several models.
+    tree = {k: v for k, v in tree.items() if k in known or _origin(f"model.{k}", settings)[:1] != ("profiles",)}
     linked = {"num_classes": data.num_classes, "frames": data.clip.frames, "size": data.clip.size}
     changed = {k: getattr(base, k) for k in base.model_fields_set if k not in registry.LINKED}
     try:
         config = file.config_class.model_validate({**changed, **tree, **linked})
     except ValidationError as error:
-        faults.extend(_faults("model", error, settings, list(file.config_class.model_fields)))
+        faults.extend(_faults("model", error, settings, list(known)))
         return {}
     return {"name": file.name, **config.model_dump(mode="json")}
 

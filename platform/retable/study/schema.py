@@ -41,7 +41,12 @@ class Column(Frozen):
     text: bool = Field(False, description="printed words from each row's text")
     label: str | None = None
     unit: str = ""
-    decimals: int | None = Field(None, ge=0, le=6, description="digits as printed; default: those of the published values")
+    decimals: int | None = Field(
+        None, ge=0, le=6, description="digits as printed; default: those of the published values"
+    )
+    margin: float | None = Field(
+        None, gt=0, description="largest difference from a published value that still reproduces it; none: no verdict"
+    )
     better: Literal["higher", "lower"] = "higher"
     hidden: bool = Field(False, description="only an operand of fuse or mean_of; not printed")
     set: Settings = Field(default_factory=dict)

@@ -1,0 +1,390 @@
+"""The command line: parse, call, print. No logic."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+from rich.console import Console
+from ruamel.yaml import YAML
+
+from retable import __version__
+from retable.study.problems import Problem, StudyError
+
+app = typer.Typer(
+    name="retable",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Regenerate the ablation tables of research papers: **plan**, **run** on Ray, record in MLflow, print the **table**.",
+    epilog="Start with: retable plan studies/msfnet.yaml",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Generate and look at datasets.")
+app.add_typer(data_app, name="data")
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Study = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study (msfnet).", show_default=False)]
+Profile = Annotated[str | None, typer.Option(help="Overlay: paper, laptop, or your own. Default: the study's.")]
+Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds 0..N-1.")]
+Seed = Annotated[list[int] | None, typer.Option("--seed", help="One seed; may be repeated.")]
+Tables = Annotated[list[str] | None, typer.Option(help="Only these tables; globs, may be repeated.")]
+Rows = Annotated[list[str] | None, typer.Option(help="Only these rows; globs, may be repeated.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="path=value on top of everything, e.g. recipe.lr=1e-3.")]
+Storage = Annotated[str | None, typer.Option(help="Run storage: folder or URL. Default: $RETABLE_STORAGE or ./.retable.")]
+Data = Annotated[str | None, typer.Option(help="Folder of the datasets. Default: $RETABLE_DATA or ./data.")]
+Tracking = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow. Default: sqlite in the storage folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Do without MLflow: storage only.")]
+
+
+@app.command()
+def plan(
+    study: Study,
+    profile: Profile = None,
+    seeds: Seeds = None,
+    seed: Seed = None,
+    tables: Tables = None,
+    rows: Rows = None,
+    set_: Set = None,
+    storage: Storage = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Show what `retable run` would do: runs, what is done already, what is shared, disk and time.
+
+    Works without any dataset (ids are then provisional and begin with ~).
+
+    Example: `retable plan studies/msfnet.yaml --tables table2 --seeds 3`
+    """
+    from retable.report import preview
+    from retable.workspace import Workspace, open_study
+
+    workspace = Workspace.open(storage, data)
+    planned = workspace.plan(
+        open_study(study), profile=profile, seeds=_seeds(seeds, seed) or (0,), settings=_settings(set_),
+        tables=tables or (), rows=rows or (),
+    )  # fmt: skip
+    seen = preview.preview(planned, workspace.storage.records(), preview.cache_bytes(planned, workspace))
+    _print_json(seen) if as_json else preview.show(seen, out)
+
+
+@app.command()
+def run(
+    study: Study,
+    profile: Profile = None,
+    seeds: Seeds = None,
+    seed: Seed = None,
+    tables: Tables = None,
+    rows: Rows = None,
+    set_: Set = None,
+    storage: Storage = None,
+    data: Data = None,
+    tracking: Tracking = None,
+    offline: Offline = False,
+    retry_failed: Annotated[bool, typer.Option(help="Train failed runs again, from their newest checkpoint.")] = False,
+    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs for local training. Default: all.")] = None,
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster, e.g. auto. Default: a private local Ray.")] = None,
+) -> None:
+    """Train what the tables still need, record it, and print the tables.
+
+    The same command again does only what is missing: interrupt it, kill it, extend it with more seeds.
+
+    Example: `retable run studies/msfnet.yaml --tables table2 --tables table3 --seeds 2`
+    """
+    from retable.execute.driver import run_study
+    from retable.workspace import Workspace, open_study
+
+    workspace = Workspace.open(storage, data, tracking)
+    planned = workspace.plan(
+        open_study(study), profile=profile, seeds=_seeds(seeds, seed) or (0,), settings=_settings(set_),
+        tables=tables or (), rows=rows or (),
+    )  # fmt: skip
+    summary = run_study(
+        planned, workspace, err, retry_failed=retry_failed, record=not offline, address=address, cpus=cpus
+    )
+    from retable.report import render
+
+    out.print(render.render(_document(workspace, planned, None, offline=True), "terminal"), end="")
+    for line in summary.lines():
+        err.print(line)
+    raise typer.Exit(summary.exit_code)
+
+
+@app.command()
+def table(
+    study: Study,
+    profile: Profile = None,
+    seeds: Seeds = None,
+    seed: Seed = None,
+    tables: Tables = None,
+    rows: Rows = None,
+    set_: Set = None,
+    storage: Storage = None,
+    data: Data = None,
+    tracking: Tracking = None,
+    offline: Offline = False,
+    format_: Annotated[
+        Literal["terminal", "md", "latex", "csv", "json"], typer.Option("--format", "-f", help="How to print.")
+    ] = "terminal",
+) -> None:
+    """Print the tables again: published | ours (mean ± half-width of the 95 % t-interval, n) | difference.
+
+    Needs no run: params and GMACs are counted, and every hole says why it is one. Without --seeds, all recorded seeds.
+
+    Example: `retable table studies/msfnet.yaml --profile paper --format md`
+    """
+    from retable.report import render
+    from retable.workspace import Workspace, open_study
+
+    workspace = Workspace.open(storage, data, tracking)
+    chosen = _seeds(seeds, seed)
+    planned = workspace.plan(
+        open_study(study), profile=profile, seeds=chosen or (0,), settings=_settings(set_),
+        tables=tables or (), rows=rows or (),
+    )  # fmt: skip
+    doc = _document(workspace, planned, chosen, offline=offline)
+    sys.stdout.write(render.render(doc, format_, width=out.width if format_ == "terminal" else None))
+
+
+@app.command()
+def sync(study: Study, profile: Profile = None, storage: Storage = None, data: Data = None, tracking: Tracking = None) -> None:
+    """Fill MLflow again from storage. Repeating it changes nothing.
+
+    Example: `retable sync studies/msfnet.yaml --tracking-uri http://127.0.0.1:5000`
+    """
+    from retable.execute.publisher import Publisher
+    from retable.workspace import Workspace, open_study
+
+    workspace = Workspace.open(storage, data, tracking)
+    planned = workspace.plan(open_study(study), profile=profile)
+    publisher = Publisher(planned, workspace, err, seeds=None)
+    publisher.check()
+    count = publisher.publish()
+    out.print(f"{count} runs of {planned.study.study} are in {workspace.tracking_uri}")
+
+
+@app.command()
+def ui(
+    study: Annotated[str | None, typer.Argument(help="Print the links to this study's tables.", show_default=False)] = None,
+    storage: Storage = None,
+    tracking: Tracking = None,
+    port: Annotated[int | None, typer.Option(help="Default: a free one.")] = None,
+) -> None:
+    """Start the MLflow UI on this machine only and print the links to the tables' views. Ctrl-C stops it.
+
+    Example: `retable ui studies/msfnet.yaml`
+    """
+    from retable.track import record, server
+    from retable.workspace import Workspace, open_study
+
+    workspace = Workspace.open(storage, None, tracking)
+    loaded = open_study(study) if study else None
+    with server.serve(workspace.tracking_uri, workspace.artifacts, port=port) as url:
+        out.print(f"MLflow: {url}")
+        if loaded is not None:
+            for title, link in record.links(workspace.tracking_uri, url, loaded.study).items():
+                out.print(f"  {title}: {link}", soft_wrap=True)
+        out.print("Ctrl-C stops it.")
+        server.wait()
+
+
+@app.command()
+def lint(
+    studies: Annotated[list[str], typer.Argument(help="Study files or names.", show_default=False)], as_json: Json = False
+) -> None:
+    """Check studies: form, settings in every profile, references, and the paper's own arithmetic.
+
+    Example: `retable lint studies/*.yaml`
+    """
+    from retable.study.lint import lint as examine
+    from retable.workspace import find_study
+
+    errors, findings = [], []
+    for name in studies:
+        try:
+            findings += examine(find_study(name))
+        except StudyError as error:
+            errors += error.problems
+    if as_json:
+        _print_json({"schema": 1, "errors": [p.to_json() for p in errors], "findings": [p.to_json() for p in findings]})
+    else:
+        for problem in errors:
+            out.print(f"error: {problem}")
+        for problem in findings:
+            out.print(f"note: {problem}")
+        out.print(f"{len(studies)} studies: {len(errors)} errors, {len(findings)} notes")
+    raise typer.Exit(2 if errors else 0)
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="Only this one, with its knobs.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """List the models: paper, named configurations, parameters and GMACs per view (paper size).
+
+    Example: `retable models msfnet`
+    """
+    from retable.report import catalogue
+
+    entries = catalogue.entries(name)
+    _print_json({"schema": 1, "models": entries}) if as_json else catalogue.show(entries, out, knobs=name is not None)
+
+
+@app.command()
+def doctor(storage: Storage = None, data: Data = None, tracking: Tracking = None, as_json: Json = False) -> None:
+    """Check this machine: versions, devices, disk, storage, MLflow, datasets; say what to do about each fault.
+
+    Example: `retable doctor --tracking-uri http://127.0.0.1:5000`
+    """
+    from retable.execute import doctor as surgery
+    from retable.workspace import Workspace
+
+    findings = surgery.examine(Workspace.open(storage, data, tracking))
+    if as_json:
+        _print_json({"schema": 1, "checks": findings})
+    else:
+        for check in findings:
+            out.print(f"{'ok  ' if check['ok'] else 'FAIL'} {check['name']}: {check['found']}")
+            if not check["ok"]:
+                out.print(f"     {check['hint']}")
+    raise typer.Exit(0 if all(check["ok"] for check in findings) else 3)
+
+
+@app.command()
+def gc(
+    storage: Storage = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Free it. Without this, only show.")] = False,
+) -> None:
+    """Show what storage holds that nothing needs (superseded checkpoints, decoded frames), and free it with --delete.
+
+    Results, scores, and final checkpoints are never touched.
+
+    Example: `retable gc --delete`
+    """
+    from retable.track import gc as collector
+    from retable.workspace import Workspace
+
+    workspace = Workspace.open(storage)
+    found = collector.garbage(workspace.storage, workspace.cache)
+    for kind, items in found.items():
+        out.print(f"{kind}: {len(items)} items, {sum(items.values()) / 1e6:.1f} MB")
+    if delete:
+        freed = collector.delete(workspace.storage, found)
+        out.print(f"freed {freed / 1e6:.1f} MB")
+    elif any(found.values()):
+        out.print("retable gc --delete frees it")
+
+
+@data_app.command("generate")
+def data_generate(
+    variant: Annotated[str, typer.Argument(help="motions, or motions-kinetics, ...: see `retable data show`.")],
+    target: Annotated[Path | None, typer.Option("--out", help="Its own folder. Default: DATA/VARIANT.")] = None,
+    data: Data = None,
+) -> None:
+    """Write a generated action dataset: real MPEG-4 AVI files in UCF101's on-disk layout, told apart by motion only.
+
+    Example: `retable data generate motions-ucf101`
+    """
+    from retable.data.generate import generate
+    from retable.data.manifest import dataset_folder
+
+    name = "motions-ucf101" if variant == "motions" else variant
+    with _progress(f"generating {name}") as told:
+        folder = generate(name, target or dataset_folder(name, data), progress=told)
+    out.print(f"{name} is in {folder}")
+
+
+@data_app.command("show")
+def data_show(
+    name: Annotated[str | None, typer.Argument(help="A dataset; without one, all that are known.")] = None,
+    data: Data = None,
+) -> None:
+    """Show which datasets there are, or one dataset's classes, splits and fingerprint.
+
+    Example: `retable data show motions-ucf101`
+    """
+    from retable.report import datasets
+
+    datasets.show(name, data, out)
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        out.print(f"retable {__version__}")
+        raise typer.Exit
+
+
+def main() -> NoReturn:
+    """The console script: every expected error is one clear message and an exit code, never a traceback."""
+    sys.exit(_guarded(lambda: app(standalone_mode=False)))
+
+
+def _guarded(call: Callable[[], Any]) -> int:
+    import click
+
+    from retable.data.errors import DataError
+    from retable.track.storage import StorageError
+
+    try:
+        code = call()
+        return code if isinstance(code, int) else 0
+    except StudyError as error:
+        if "--json" in sys.argv:
+            _print_json({"schema": 1, "errors": [p.to_json() for p in error.problems]})
+        else:
+            err.print(str(error))
+        return 2
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        err.print("interrupted: everything finished is kept; the same command goes on from there")
+        return 130
+    except (DataError, StorageError) as error:
+        err.print(str(error))
+        return 3
+    except RuntimeError as error:
+        if type(error).__name__ in ("ImpossibleError", "TrackingUnavailable", "ClaimedError"):
+            err.print(str(error))
+            return 3
+        raise
+
+
+def _seeds(count: int | None, listed: list[int] | None) -> tuple[int, ...] | None:
+    if count is None and not listed:
+        return None
+    return tuple(sorted({*range(count or 0), *(listed or [])}))
+
+
+def _settings(pairs: list[str] | None) -> dict[str, Any]:
+    yaml = YAML(typ="safe", pure=True)
+    found = {}
+    for pair in pairs or []:
+        path, equals, value = pair.partition("=")
+        if not equals:
+            raise StudyError([Problem("--set", 1, 1, pair, "has no value", hint="write --set path=value")])
+        found[path] = yaml.load(value)
+    return found
+
+
+def _document(workspace: Any, planned: Any, seeds: tuple[int, ...] | None, *, offline: bool) -> dict[str, Any]:
+    from retable.report.results import document
+
+    return document(planned, workspace.records(planned, offline=offline), seeds=seeds)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,181 @@
+"""``retable run``: plan, take away what storage holds, execute the rest, record it. Restartable by being idempotent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from retable.data.config import Data
+from retable.data.errors import DatasetError
+from retable.execute.display import Display, labels
+from retable.execute.publisher import Publisher
+from retable.execute.tune import Endings, execute, ray_session, refuse_impossible
+from retable.execute.work import Order, Places, missing_views, open_data
+from retable.study.plan import Plan
+from retable.track.claims import Holder, Process, holder
+from retable.track.storage import Storage
+from retable.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What a plan still needs, and why the rest of it is not started."""
+
+    orders: tuple[Order, ...]
+    done: int
+    failed: dict[str, str]
+    claimed: dict[str, Holder]
+    unsupported: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a ``retable run`` ended."""
+
+    missing: Missing
+    endings: Endings
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 1 some runs failed, 3 something about the machine is in the way."""
+        if self.endings.of("environment") or self.endings.of("claimed") or self.missing.claimed:
+            return 3
+        return 1 if self.endings.of("failed") or self.missing.failed else 0
+
+
+def places(workspace: Workspace) -> Places:
+    """Where workers of this driver read and write."""
+    storage = workspace.storage
+    return Places(storage.url, workspace.data_root, str(workspace.cache.absolute()), Process.this())
+
+
+def still_missing(plan: Plan, workspace: Workspace, *, retry_failed: bool = False) -> Missing:
+    """Plan minus storage.
+
+    Raises:
+        DatasetError: a run's dataset is not at hand; the message says how to get it.
+    """
+    storage, where = workspace.storage, places(workspace)
+    _need_datasets(plan, workspace)
+    orders, failed, claimed, done = [], {}, {}, 0
+    for run in plan.runs:
+        order = Order.of(run, where)
+        result = storage.get_json(f"{order.folder}/result.json")
+        live = holder(storage, run.run_id)
+        if live is not None:
+            claimed[run.run_id] = live
+        elif result is None or (result["status"] == "done" and missing_views(storage, order)):
+            orders.append(order)
+        elif result["status"] == "failed" and retry_failed:
+            _reopen(storage, order, result)
+            orders.append(order)
+        elif result["status"] == "failed":
+            failed[run.run_id] = str(result["reason"])
+        else:
+            done += 1
+    unsupported = {t.config_id: t.unsupported for t in plan.trainings.values() if t.unsupported}
+    return Missing(tuple(orders), done, failed, claimed, unsupported)
+
+
+def run_study(
+    plan: Plan,
+    workspace: Workspace,
+    console: Console,
+    *,
+    retry_failed: bool = False,
+    record: bool = True,
+    address: str | None = None,
+    cpus: int | None = None,
+) -> Summary:
+    """Execute what a plan still needs.
+
+    Raises:
+        DatasetError, DamagedVideo, DiskFull: before anything trains.
+        ImpossibleError: a run needs more than there is.
+        TrackingUnavailable: MLflow cannot be reached; before anything trains.
+    """
+    missing = still_missing(plan, workspace, retry_failed=retry_failed)
+    names = labels(plan)
+    for run_id, live in missing.claimed.items():
+        console.print(f"{names[run_id]} is being trained by another driver: {live}", highlight=False)
+    publisher = Publisher(plan, workspace, console) if record else None
+    if publisher is not None:
+        publisher.check()
+    endings = Endings()
+    if missing.orders:
+        _warm_cache(missing.orders, console)
+        runs = [r for r in plan.runs if r.run_id in {o.run_id for o in missing.orders}]
+        with ray_session(address, cpus), _maybe(publisher):
+            refuse_impossible(missing.orders)
+            with Display(runs, names, console, poll=_last_epoch(workspace.storage)) as display:
+                endings = execute(missing.orders, workspace.storage, _both(display.watch, publisher))
+    if publisher is not None:
+        publisher.publish()
+    return Summary(missing, endings)
+
+
+def _need_datasets(plan: Plan, workspace: Workspace) -> None:
+    absent = {r.training.config.data.dataset for r in plan.runs if r.training.fingerprint is None}
+    problems = []
+    for name in sorted(absent):
+        try:
+            workspace.dataset(name)
+        except DatasetError as error:
+            problems.append(str(error))
+    if problems:
+        raise DatasetError("\n".join(problems))
+
+
+def _reopen(storage: Storage, order: Order, result: dict[str, Any]) -> None:
+    """Set a failed result aside, so that the run is trained again from its newest checkpoint."""
+    attempts = storage.names(f"{order.folder}/attempts")
+    last = max((int(n) for n in attempts), default=0)
+    storage.put_json(f"{order.folder}/attempts/{last}/result.json", result)
+    storage.delete(f"{order.folder}/result.json")
+
+
+def _warm_cache(orders: tuple[Order, ...], console: Console) -> None:
+    """Decode each dataset once, before trials share it; shows progress and finds damaged videos early."""
+    first: dict[tuple[Any, ...], Order] = {}
+    for order in orders:
+        data: Data = order.config.data
+        key = (data.dataset, data.split, data.clip.short_side, data.holdout, data.on_damage)
+        first.setdefault(key, order)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
+        transient=True,
+    )
+    with bar:
+        for order in first.values():
+            task = bar.add_task(f"decoding {order.config.data.dataset}", total=None)
+            open_data(order, progress=lambda done, total, t=task: bar.update(t, completed=done, total=total))  # type: ignore[misc]
+            bar.remove_task(task)
+
+
+def _last_epoch(storage: Storage) -> Callable[[str], dict[str, Any] | None]:
+    def poll(run_id: str) -> dict[str, Any] | None:
+        epochs = list(storage.epochs(run_id))
+        return epochs[-1] if epochs else None
+
+    return poll
+
+
+def _both(watch: Callable[..., None], publisher: Publisher | None) -> Callable[[str, str, dict[str, Any]], None]:
+    def told(event: str, run_id: str, facts: dict[str, Any]) -> None:
+        watch(event, run_id, facts)
+        if publisher is not None and event == "ended":
+            publisher.wake()
+
+    return told
+
+
+def _maybe(publisher: Publisher | None) -> Any:
+    from contextlib import nullcontext
+
+    return publisher if publisher is not None else nullcontext()
+
+

@@ -1,0 +1,74 @@
+"""What Ray Tune runs next. One thin Searcher; behind it a source: the plan (later also Optuna's ask and tell)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ray.tune.search import Searcher
+
+
+class Source(Protocol):
+    """Hands out runs and hears how they ended."""
+
+    def next(self) -> str | None:
+        """The next run id; None while nothing can start now. Raises StopIteration when nothing is left."""
+
+    def ended(self, run_id: str, ok: bool) -> None:
+        """A handed-out run has ended; ``ok`` is False when its process died."""
+
+
+class PlanSource:
+    """Hands out the runs of a plan in order, parents before children; a dead parent's children are not handed out."""
+
+    def __init__(self, parents: Mapping[str, tuple[str, ...]]):
+        self._waiting = dict(parents)
+        self._open: set[str] = set(parents)
+        self._dead: set[str] = set()
+
+    def next(self) -> str | None:
+        for run_id, parents in list(self._waiting.items()):
+            if any(p in self._dead for p in parents):
+                del self._waiting[run_id]
+                self._dead.add(run_id)
+                self._open.discard(run_id)
+            elif not any(p in self._open for p in parents):
+                del self._waiting[run_id]
+                return run_id
+        if not self._waiting:
+            raise StopIteration
+        return None
+
+    def ended(self, run_id: str, ok: bool) -> None:
+        self._open.discard(run_id)
+        if not ok:
+            self._dead.add(run_id)
+
+
+class SourceSearcher(Searcher):  # type: ignore[misc]  # ray ships no types for it
+    """Ray Tune's search algorithm over a :class:`Source`. A Tune config holds only the run id."""
+
+    def __init__(self, source: Source):
+        super().__init__(metric="epoch", mode="max")
+        self.source = source
+        self.runs: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        try:
+            run_id = self.source.next()
+        except StopIteration:
+            return str(Searcher.FINISHED)
+        if run_id is None:
+            return None
+        self.runs[trial_id] = run_id
+        return {"run": run_id}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if trial_id in self.runs:
+            self.source.ended(self.runs[trial_id], ok=not error and (result or {}).get("status") != "failed")
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: a driver restarts by planning again."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""

@@ -1,0 +1,215 @@
+"""Plan minus storage -> trials. Starts Ray, runs what is missing through one Tuner, and leaves nothing running."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray import tune
+
+from retable.execute.sources import PlanSource, SourceSearcher
+from retable.execute.trial import trial
+from retable.execute.work import Order
+from retable.track.storage import Storage, dump, now
+
+MAX_DEATHS = 3
+"""A run whose process dies this often without an exception (killed, out of memory) is recorded as failed."""
+
+_ENVIRONMENT = {
+    "RAY_worker_niceness": "0",  # workers run at nice +15 otherwise
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+class ImpossibleError(RuntimeError):
+    """A run asks for more than the machine or cluster has."""
+
+
+@dataclass
+class Endings:
+    """How the runs of one execution ended, by run id."""
+
+    outcome: dict[str, tuple[str, str]] = field(default_factory=dict)
+    deaths: dict[str, int] = field(default_factory=dict)
+
+    def of(self, status: str) -> dict[str, str]:
+        """Reasons of the runs that ended with ``status``."""
+        return {run: reason for run, (ended, reason) in self.outcome.items() if ended == status}
+
+
+Watcher = Callable[[str, str, dict[str, Any]], None]
+"""Told ``(event, run id, facts)``: event is started, epoch, ended or died."""
+
+
+@contextmanager
+def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
+    """Ray for the time of a ``with``: a private local one, or the cluster at ``address``; one already up is used as it is."""
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for noisy in ("ray.tune", "ray.train", "ray"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    folder = tempfile.mkdtemp(prefix="rt-") if address is None else None  # short: socket paths end at 107 bytes
+    try:
+        ray.init(
+            address=address or "local",
+            num_cpus=cpus if address is None else None,
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            **({"_temp_dir": folder} if folder else {}),
+        )
+        yield
+    finally:
+        ray.shutdown()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def refuse_impossible(orders: Sequence[Order]) -> None:
+    """Refuse runs that could never start here.
+
+    Raises:
+        ImpossibleError: naming what is asked and what there is.
+    """
+    have = ray.cluster_resources()
+    for order in orders:
+        for kind, each in (("CPU", order.resources.cpus_per_worker), ("GPU", order.resources.gpus_per_worker)):
+            asked = each * order.workers
+            if asked > have.get(kind, 0.0):
+                raise ImpossibleError(
+                    f"run {order.run_id} asks for {asked:g} {kind}s ({order.workers} workers x {each:g}), but there are"
+                    f" {have.get(kind, 0.0):g}: lower recipe.workers or resources.{kind.lower()}s_per_worker, or use"
+                    " a larger cluster"
+                )
+
+
+def execute(orders: Sequence[Order], storage: Storage, watch: Watcher) -> Endings:
+    """Run all orders to their end; a run that fails does not stop the others.
+
+    A process that dies is tried again with what remains, up to :data:`MAX_DEATHS` times, then recorded as failed.
+    """
+    endings = Endings()
+    remaining = {order.run_id: order for order in orders}
+    while remaining:
+        before = dict(endings.deaths)
+        _fit(remaining, endings, watch)
+        for run_id, order in list(remaining.items()):
+            if run_id in endings.outcome:
+                del remaining[run_id]
+            elif endings.deaths.get(run_id, 0) >= MAX_DEATHS:
+                _give_up(order, storage, endings)
+                del remaining[run_id]
+        if remaining and endings.deaths == before:
+            raise RuntimeError(f"Ray Tune stopped with {len(remaining)} runs left and none of them had started")
+    return endings
+
+
+def _fit(orders: Mapping[str, Order], endings: Endings, watch: Watcher) -> None:
+    folder = tempfile.mkdtemp(prefix="retable-tune-")
+    searcher = SourceSearcher(PlanSource({run_id: () for run_id in orders}))
+    trainable = tune.with_resources(
+        tune.with_parameters(trial, orders=dict(orders)), lambda config: _resources(orders[config["run"]])
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,
+            max_concurrent_trials=_concurrency(list(orders.values())),
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="runs",
+            storage_path=folder,
+            verbose=0,
+            callbacks=[_Callback(endings, watch)],
+            failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
+        ),
+    )
+    try:
+        tuner.fit()
+    except tune.TuneError:
+        # Ray's memory monitor aborts the whole Tuner when it kills one trial: what had started and has no result died.
+        for run_id in set(searcher.runs.values()) - set(endings.outcome):
+            endings.deaths[run_id] = endings.deaths.get(run_id, 0) + 1
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _resources(order: Order) -> dict[str, float]:
+    if order.workers > 1:
+        return {"memory": 1e6}  # its workers hold the CPUs and GPUs; with CPUs of its own it could wait for ever
+    return {"cpu": order.resources.cpus_per_worker, "gpu": order.resources.gpus_per_worker}
+
+
+def _concurrency(orders: Sequence[Order]) -> int | None:
+    """Tune does not see what a trial's own workers hold, so it must not start more trials than fit."""
+    have = ray.cluster_resources()
+    room = [
+        int(have.get(kind, 0.0) // (each * order.workers))
+        for order in orders
+        if order.workers > 1
+        for kind, each in (("CPU", order.resources.cpus_per_worker), ("GPU", order.resources.gpus_per_worker))
+        if each
+    ]
+    return max(1, min(room)) if room else None
+
+
+def _give_up(order: Order, storage: Storage, endings: Endings) -> None:
+    reason = f"its process died {MAX_DEATHS} times without an error: killed, or out of memory"
+    result = {
+        "schema": 1,
+        "run_id": order.run_id,
+        "status": "failed",
+        "reason": reason,
+        "cost": {},
+        "environment": {},
+        "finished": now(),
+    }
+    storage.put_new(f"{order.folder}/result.json", dump(result))
+    endings.outcome[order.run_id] = "failed", reason
+
+
+class _Callback(tune.Callback):  # type: ignore[misc]  # ray ships no types for it
+    """Hears Tune in the driver and tells the watcher."""
+
+    def __init__(self, endings: Endings, watch: Watcher):
+        self.endings, self.watch = endings, watch
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles callbacks for Tuner.restore, which is never used
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.watch("started", trial.config["run"], {})
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        run_id = trial.config["run"]
+        if "status" in result:
+            self.endings.outcome[run_id] = result["status"], result["reason"]
+            self.watch("ended", run_id, result)
+        else:
+            self.watch("epoch", run_id, result)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        run_id = trial.config["run"]
+        self.endings.deaths[run_id] = self.endings.deaths.get(run_id, 0) + 1
+        self.watch("died", run_id, {})
+
+

@@ -1,0 +1,197 @@
+"""The truth about runs: one folder per run in any fsspec storage, of immutable objects put atomically.
+
+``runs/<id>/spec.json`` says what it is; ``attempts/<n>/claim.json`` who trains it (``beat.json`` beside it is the heartbeat,
+the only object written over); then ``epochs/<epoch>.<attempt>.json``, ``ckpt/<last|best>.<attempt>.pt``,
+``scores/<view>.parquet`` and ``.json``. ``result.json``, written last, is the only meaning of *finished* (done or failed).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+from uuid import uuid4
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from retable.track.records import RunRecord
+
+
+class StorageError(OSError):
+    """The storage cannot be read or written; the message names the place and the way out."""
+
+
+class Storage:
+    """A storage folder or bucket prefix: ``./.retable``, ``s3://bucket/prefix``, ``memory://x``."""
+
+    def __init__(self, root: str | Path):
+        self.fs, path = fsspec.core.url_to_fs(str(root))
+        self.local = isinstance(self.fs, LocalFileSystem)
+        self.root = str(Path(path).absolute()) if self.local else path.rstrip("/")
+        self.url = self.root if self.local else self.fs.unstrip_protocol(self.root)
+
+    def path(self, name: str) -> str:
+        """The absolute place of an object such as ``runs/<id>/spec.json``."""
+        return f"{self.root}/{name}"
+
+    def exists(self, name: str) -> bool:
+        return bool(self.fs.exists(self.path(name)))
+
+    def get(self, name: str) -> bytes | None:
+        """An object's bytes, or None where there is none."""
+        try:
+            return bytes(self.fs.cat_file(self.path(name)))
+        except FileNotFoundError:
+            return None
+
+    def get_json(self, name: str) -> dict[str, Any] | None:
+        data = self.get(name)
+        return None if data is None else json.loads(data)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write an object as a whole: readers see the old one or the new one, never a part.
+
+        Raises:
+            StorageError: no space, or not writable.
+        """
+        try:
+            if not self.local:
+                self.fs.pipe_file(self.path(name), data)
+                return
+            part = self._part(name, data)
+            Path(part).replace(self.path(name))
+        except OSError as error:
+            raise self._explained(name, error) from error
+
+    def put_new(self, name: str, data: bytes) -> bool:
+        """Write an object unless there is one already; False if there is. Atomic against other writers."""
+        try:
+            if not self.local:
+                self.fs.pipe_file(self.path(name), data, mode="create")
+                return True
+            part = self._part(name, data)
+            try:
+                os.link(part, self.path(name))
+            finally:
+                Path(part).unlink()
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise self._explained(name, error) from error
+        return True
+
+    def put_json(self, name: str, value: Any) -> None:
+        self.put(name, dump(value))
+
+    def delete(self, name: str) -> None:
+        """Remove an object if it is there."""
+        if self.exists(name):
+            self.fs.rm_file(self.path(name))
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the objects and folders in ``folder``, sorted; none if there is no such folder."""
+        try:
+            found = self.fs.ls(self.path(folder), detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(PurePosixPath(p.rstrip("/")).name for p in found)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of every object below ``folder``, by name relative to the storage."""
+        found = self.fs.find(self.path(folder), detail=True)
+        return {p.removeprefix(f"{self.root}/"): int(info["size"]) for p, info in found.items()}
+
+    def run_ids(self) -> list[str]:
+        """Ids of every run that storage knows."""
+        return self.names("runs")
+
+    def records(self) -> dict[str, RunRecord]:
+        """Everything recorded, by run id."""
+        found = (self.record(run_id) for run_id in self.run_ids())
+        return {record.run_id: record for record in found if record is not None}
+
+    def record(self, run_id: str) -> RunRecord | None:
+        """What is known of a run; None if nothing has been recorded."""
+        spec = self.get_json(f"runs/{run_id}/spec.json")
+        if spec is None:
+            return None
+        result = self.get_json(f"runs/{run_id}/result.json")
+        attempts = len(self.names(f"runs/{run_id}/attempts"))
+        epochs = tuple(self.epochs(run_id))
+        if result is None:
+            return RunRecord(spec, "partial", epochs=epochs, attempts=attempts)
+        return RunRecord(
+            spec,
+            result["status"],
+            result.get("reason"),
+            epochs,
+            self._evaluations(run_id),
+            result.get("cost", {}),
+            result.get("environment", {}),
+            attempts,
+        )
+
+    def epochs(self, run_id: str) -> Iterator[dict[str, float]]:
+        """Each finished epoch's metrics, in order; the first attempt to finish an epoch is the one that counts."""
+        first: dict[int, tuple[int, str]] = {}
+        for name in self.names(f"runs/{run_id}/epochs"):
+            epoch, attempt = (int(part) for part in name.split(".")[:2])
+            if epoch not in first or attempt < first[epoch][0]:
+                first[epoch] = (attempt, name)
+        for epoch in sorted(first):
+            metrics = self.get_json(f"runs/{run_id}/epochs/{first[epoch][1]}")
+            if metrics is not None:
+                yield metrics
+
+    def checkpoints(self, run_id: str, kind: str = "last") -> list[str]:
+        """Names of the run's checkpoints of a kind (``last`` or ``best``), newest attempt first."""
+        names = [n for n in self.names(f"runs/{run_id}/ckpt") if n.startswith(f"{kind}.") and n.endswith(".pt")]
+        return [f"runs/{run_id}/ckpt/{n}" for n in sorted(names, key=lambda n: -int(n.split(".")[1]))]
+
+    def _evaluations(self, run_id: str) -> dict[str, dict[str, float]]:
+        folder = f"runs/{run_id}/scores"
+        found = {}
+        for name in self.names(folder):
+            if name.endswith(".json"):
+                metrics = self.get_json(f"{folder}/{name}")
+                if metrics is not None:
+                    found[name.removesuffix(".json")] = metrics
+        return found
+
+    def _part(self, name: str, data: bytes) -> str:
+        target = Path(self.path(name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.parent / f".{target.name}.{os.getpid()}.{uuid4().hex[:8]}"
+        try:
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+        return str(part)
+
+    def _explained(self, name: str, error: OSError) -> StorageError:
+        place = self.path(name)
+        if error.errno == errno.ENOSPC:
+            way_out = "free some (retable gc shows what can go) and run the same command again: nothing finished is lost"
+            return StorageError(errno.ENOSPC, f"no space left for {place}; {way_out}")
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return StorageError(error.errno, f"{place} is not writable; choose another --storage")
+        return StorageError(error.errno or errno.EIO, f"cannot write {place}: {error.strerror or error}")
+
+
+def dump(value: Any) -> bytes:
+    """JSON bytes of plain data, readable by people, exact for floats."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def now() -> str:
+    """The time for people to read, UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,130 @@
+"""Where a command works: storage, data, cache and tracking; and what a plan must know of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from retable.data import PIPELINE_SEMANTICS
+from retable.data.manifest import Manifest, dataset_folder, fingerprint, open_dataset
+from retable.study.config import Data
+from retable.study.load import LoadedStudy, load
+from retable.study.plan import Plan, World, check, make_plan
+from retable.study.problems import StudyError
+from retable.track.storage import Storage
+from retable.train import evaluate, loop
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One set of places. Every default is an environment variable, then a folder of the current directory."""
+
+    storage_url: str
+    data_root: str | None = None
+    tracking: str | None = None
+
+    @classmethod
+    def open(cls, storage: str | None = None, data: str | None = None, tracking: str | None = None) -> Workspace:
+        """``--storage`` or ``$RETABLE_STORAGE`` or ``./.retable``; ``--data`` or ``$RETABLE_DATA`` or ``./data``."""
+        return cls(
+            storage or os.environ.get("RETABLE_STORAGE") or ".retable",
+            data or os.environ.get("RETABLE_DATA"),
+            tracking or os.environ.get("MLFLOW_TRACKING_URI"),
+        )
+
+    @cached_property
+    def storage(self) -> Storage:
+        """The run store."""
+        return Storage(self.storage_url)
+
+    @property
+    def cache(self) -> Path:
+        """Decoded frames on this machine: ``$RETABLE_CACHE``, else beside a local storage, else in the home folder."""
+        if os.environ.get("RETABLE_CACHE"):
+            return Path(os.environ["RETABLE_CACHE"])
+        return Path(self.storage.root) / "cache" if self.storage.local else Path.home() / ".cache" / "retable"
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where MLflow records: as given, else a sqlite file in a local storage."""
+        if self.tracking:
+            return self.tracking
+        folder = Path(self.storage.root) if self.storage.local else Path.cwd()
+        return f"sqlite:///{folder}/mlflow.db"
+
+    def dataset(self, name: str) -> Manifest:
+        """The dataset's manifest (DatasetError where it is missing, with how to get it)."""
+        return open_dataset(name, dataset_folder(name, self.data_root))
+
+    def has_dataset(self, name: str) -> bool:
+        """Whether the dataset's folder exists."""
+        return dataset_folder(name, self.data_root).is_dir()
+
+    @cached_property
+    def _fingerprints(self) -> dict[tuple[Any, ...], str | None]:
+        return {}
+
+    def fingerprint(self, data: Data) -> str | None:
+        """The fingerprint of the split that ``data`` names; None where the dataset is not at hand."""
+        key = (data.dataset, data.split, data.holdout, data.on_damage)
+        if key not in self._fingerprints:
+            self._fingerprints[key] = None
+            if self.has_dataset(data.dataset):
+                manifest = self.dataset(data.dataset)
+                self._fingerprints[key] = fingerprint(
+                    manifest, data.split, holdout=data.holdout, on_damage=data.on_damage
+                )
+        return self._fingerprints[key]
+
+    @property
+    def world(self) -> World:
+        """What :func:`retable.study.plan.make_plan` needs to know of here."""
+        return World(self.fingerprint, PIPELINE_SEMANTICS, loop.SEMANTICS, evaluate.SEMANTICS)
+
+    def plan(
+        self,
+        loaded: LoadedStudy,
+        *,
+        profile: str | None = None,
+        seeds: Sequence[int] = (0,),
+        settings: Mapping[str, Any] | None = None,
+        tables: Sequence[str] = (),
+        rows: Sequence[str] = (),
+    ) -> Plan:
+        """The plan of a study in this workspace (StudyError for settings that cannot be)."""
+        return make_plan(
+            loaded, self.world, profile=profile, seeds=seeds, settings=settings, tables=tables, rows=rows
+        )
+
+
+def find_study(name: str) -> Path:
+    """A study file by path, or a shipped one by name (``msfnet``)."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return path if path.exists() else _shipped().get(path.stem, path)
+    return _shipped().get(name, path.with_suffix(".yaml"))
+
+
+def open_study(name: str) -> LoadedStudy:
+    """Load a study and check its settings in every profile.
+
+    Raises:
+        StudyError: every fault, with its place.
+    """
+    loaded = load(find_study(name))
+    problems = check(loaded)
+    if problems:
+        raise StudyError(problems)
+    return loaded
+
+
+def _shipped() -> dict[str, Path]:
+    import retable.studies
+
+    return {p.stem: p for folder in retable.studies.__path__ for p in sorted(Path(folder).glob("*.yaml"))}
+
+
