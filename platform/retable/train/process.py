@@ -132,8 +132,8 @@ def _set_flags(*, deterministic: bool, warn_only: bool) -> None:
 
 
 def _release(device: torch.device) -> None:
-    gc.collect()
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
 
 
