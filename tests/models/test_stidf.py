@@ -203,6 +203,27 @@ def test_lstm_dropout_zeroes_outputs_and_not_the_recurrence() -> None:
     assert not torch.equal(one["h"], two["h"])
 
 
+def test_fused_maps_and_their_fc6_features_each_drive_a_recurrence_and_a_third_joins_them() -> None:
+    model = stidf.Model(TINY).eval()
+    x = clips(TINY)
+    with torch.no_grad():
+        maps = model(**x)["maps"]
+        fused = model.fusion(model.spatial(x["rgb"].flatten(0, 1)), model.temporal(x["flow"].flatten(0, 1)), 17)
+        fc6 = model.fc6(nn.functional.max_pool2d(fused.flatten(0, 1), 2).flatten(1)).relu().view(2, 17, 64)
+        torch.testing.assert_close(maps["h_conv"], model.lstm_conv(fused.flatten(2)))
+        torch.testing.assert_close(maps["h_fc"], model.lstm_fc(fc6))
+        joined = model.merge(torch.cat((maps["h_conv"], maps["h_fc"]), 2))
+        torch.testing.assert_close(maps["h"], model.lstm(joined))
+
+
+def test_dropout_follows_every_lstm() -> None:
+    model = stidf.Model(TINY)
+    shapes: list[tuple[int, ...]] = []
+    model.lstm_dropout.register_forward_hook(lambda _, args, out: shapes.append(tuple(out.shape)))
+    model(**clips(TINY))
+    assert shapes == [(2, 17, 16), (2, 17, 16), (2, 16)]
+
+
 def test_hidden_streams_are_maps_per_frame() -> None:
     maps = stidf.Model(TINY).eval()(**clips(TINY))["maps"]
     assert {name: tuple(m.shape) for name, m in maps.items()} == {
