@@ -164,7 +164,7 @@ def sync(study: Study, profile: Profile = None, storage: Storage = None, data: D
 
     workspace = Workspace.open(storage, data, tracking)
     planned = workspace.plan(open_study(study), profile=profile)
-    publisher = Publisher(planned, workspace, err, seeds=None)
+    publisher = Publisher(planned, workspace, err)
     publisher.check()
     count = publisher.publish()
     out.print(f"{count} runs of {planned.study.study} are in {workspace.tracking_uri}")

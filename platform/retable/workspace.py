@@ -15,6 +15,8 @@ from retable.study.config import Data
 from retable.study.load import LoadedStudy, load
 from retable.study.plan import Plan, World, check, make_plan
 from retable.study.problems import StudyError
+from retable.track import record
+from retable.track.records import RunRecord
 from retable.track.storage import Storage
 from retable.train import evaluate, loop
 
@@ -85,6 +87,22 @@ class Workspace:
         """What :func:`retable.study.plan.make_plan` needs to know of here."""
         return World(self.fingerprint, PIPELINE_SEMANTICS, loop.SEMANTICS, evaluate.SEMANTICS)
 
+    @property
+    def artifacts(self) -> str | None:
+        """Where a sqlite record keeps its artifacts; None where a tracking server decides."""
+        return None if self.tracking else str(Path(self.tracking_uri.removeprefix("sqlite:///")).parent / "mlartifacts")
+
+    def records(self, plan: Plan, *, offline: bool = False) -> dict[str, RunRecord]:
+        """What is recorded of a plan's trainings: from storage; what it does not have, from MLflow unless ``offline``."""
+        found = _of_plan(plan, self.storage.records())
+        missing = {run.run_id for run in plan.runs} - set(found)
+        if not offline and missing and (self.tracking or self._has_own_record()):
+            found = _of_plan(plan, record.read(self.tracking_uri, plan.study.study)) | found
+        return found
+
+    def _has_own_record(self) -> bool:
+        return Path(self.tracking_uri.removeprefix("sqlite:///")).is_file()
+
     def plan(
         self,
         loaded: LoadedStudy,
@@ -99,6 +117,15 @@ class Workspace:
         return make_plan(
             loaded, self.world, profile=profile, seeds=seeds, settings=settings, tables=tables, rows=rows
         )
+
+
+def _of_plan(plan: Plan, records: Mapping[str, RunRecord]) -> dict[str, RunRecord]:
+    """The records of a plan's trainings, any seed; by provisional id where the dataset is not at hand."""
+    final = set(plan.trainings)
+    provisional = {t.provisional_id for t in plan.trainings.values() if t.fingerprint is None}
+    return {
+        key: r for key, r in records.items() if r.config_id in final or r.spec["provisional_id"] in provisional
+    }
 
 
 def find_study(name: str) -> Path:

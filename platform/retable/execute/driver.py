@@ -46,6 +46,18 @@ class Summary:
             return 3
         return 1 if self.endings.of("failed") or self.missing.failed else 0
 
+    def lines(self) -> list[str]:
+        """What to tell the user at the end."""
+        done = self.endings.of("done")
+        found = [f"{len(done)} runs trained, {self.missing.done} were done already"]
+        for reason in sorted(set(self.endings.of("environment").values()) | set(self.endings.of("claimed").values())):
+            found.append(f"not finished: {reason}")
+        for run_id, reason in (self.endings.of("failed") | self.missing.failed).items():
+            found.append(f"failed: {run_id}: {reason} (--retry-failed trains it again)")
+        if self.missing.claimed:
+            found.append(f"{len(self.missing.claimed)} runs are another driver's: run the same command again when it is done")
+        return found
+
 
 def places(workspace: Workspace) -> Places:
     """Where workers of this driver read and write."""

@@ -36,13 +36,11 @@ class Publisher:
         """A run has ended: publish soon."""
         self._woken.set()
 
-    def publish(self) -> None:
-        """Fill MLflow from what storage holds now; repeating it changes nothing."""
-        storage = self.workspace.storage
-        wanted = {run.run_id for run in self.plan.runs}
-        records = {key: r for key, r in storage.records().items() if key in wanted}
-        doc = document(self.plan, records, seeds=self.plan.seeds)
-        record.publish(self.workspace.tracking_uri, self.plan, records, doc, storage)
+    def publish(self) -> int:
+        """Fill MLflow from what storage holds now, all recorded seeds; repeating it changes nothing. Returns the runs."""
+        records = self.workspace.records(self.plan, offline=True)
+        record.publish(self.workspace.tracking_uri, self.plan, records, document(self.plan, records), self.workspace.storage)
+        return len(records)
 
     def __enter__(self) -> Self:
         self._thread.start()
