@@ -36,7 +36,9 @@ def preview(plan: Plan, records: Mapping[str, RunRecord], cache: Mapping[str, in
         "trainings": len(plan.trainings),
         "runs": runs,
         "shared": [
-            {"config_id": key, "cells": [_place(c) for c in cells]} for key, cells in plan.users.items() if len(cells) > 1
+            {"config_id": key, "cells": [_place(c) for c in cells]}
+            for key, cells in plan.users.items()
+            if len(cells) > 1
         ],
         "unsupported": [
             {"config_id": key, "reason": t.unsupported, "cells": [_place(c) for c in plan.users[key]]}
@@ -142,10 +144,10 @@ def _shape(config: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _checkpoint_bytes(run: RunSpec) -> int:
     """Weights and optimizer state in float32: Adam keeps two moments, SGD one."""
-    from retable.report.static import static_value
+    from retable.report.static import static_counts
 
     moments = 2 if run.training.config.recipe.optimizer == "adam" else 1
-    return round(static_value(run.training.config, "params") * 4 * (1 + moments))
+    return round(static_counts(run.training.config, "params") * 4 * (1 + moments))
 
 
 def _place(cell: Any) -> str:
