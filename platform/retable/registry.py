@@ -33,8 +33,15 @@ if TYPE_CHECKING:  # torch loads with the first model file, not with the registr
 
     from retable.nn import InputSpec
 
-LINKED = ("num_classes", "frames", "size")
-"""Config fields that every model takes from the study's data section; a study never sets them under ``model``."""
+LINKED = {
+    "num_classes": "data.num_classes",
+    "frames": "data.clip.frames",
+    "size": "data.clip.size",
+    "stream": "data.stream",
+}
+"""Config fields that a model takes from the study's data section; a study never sets them under ``model``.
+
+Every model has the first three; ``stream`` is for models of one stream whose input it chooses."""
 
 
 class UnknownModelError(LookupError):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from retable.study.config import Config, Protocol
@@ -42,6 +43,8 @@ def config_id(
     """
     body = config.model_dump(mode="json")
     name = body["data"].pop("dataset")
+    if "name" in body["model"]:  # a plug-in's path is not part of what it computes
+        body["model"]["name"] = PurePath(body["model"]["name"]).stem
     key = digest(
         {
             "config": body,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -172,9 +173,8 @@ def _model(tree: dict[str, Any], data: Data, settings: Leaves, faults: list[Faul
     except registry.UnknownModelError as error:
         faults.append(Fault("model.name", _origin("model.name", settings), str(error), name))
         return {}
-    for field in registry.LINKED:
+    for field, home in registry.LINKED.items():
         if field in tree:
-            home = "data.num_classes" if field == "num_classes" else f"data.clip.{field}"
             where = _origin(f"model.{field}", settings)
             faults.append(
                 Fault(f"model.{field}", where, f"is set once, as {home}", tree.pop(field), f"move it to {home}")
@@ -182,14 +182,23 @@ def _model(tree: dict[str, Any], data: Data, settings: Leaves, faults: list[Faul
     known = file.config_class.model_fields
     # A profile's knobs apply to the models that have them: one profile serves rows of several models.
     tree = {k: v for k, v in tree.items() if k in known or _origin(f"model.{k}", settings)[:1] != ("profiles",)}
-    linked = {"num_classes": data.num_classes, "frames": data.clip.frames, "size": data.clip.size}
+    linked = {k: _linked(data, home) for k, home in registry.LINKED.items() if k in known}
     changed = {k: getattr(base, k) for k in base.model_fields_set if k not in registry.LINKED}
     try:
         config = file.config_class.model_validate({**changed, **tree, **linked})
     except ValidationError as error:
         faults.extend(_faults("model", error, settings, list(known)))
         return {}
-    return {"name": file.name, **config.model_dump(mode="json")}
+    # A plug-in keeps its path, so that workers find it; its id does not (identity.config_id).
+    kept = str(Path(name).resolve()) if name.endswith(".py") else file.name
+    return {"name": kept, **config.model_dump(mode="json")}
+
+
+def _linked(data: Data, home: str) -> Any:
+    value: Any = data
+    for part in home.split(".")[1:]:
+        value = getattr(value, part)
+    return value
 
 
 def _section(name: str, tree: Mapping[str, Any], settings: Leaves, faults: list[Fault]) -> BaseModel | None:
