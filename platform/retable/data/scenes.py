@@ -70,8 +70,8 @@ def scene(spec: Variant, group: int) -> Scene:
     """The scene of ``group`` (1-based), the same for all classes."""
     rng = np.random.default_rng([spec.seed, group])
     texture = _texture(spec, rng)
-    distractors = tuple(replace(_body(rng, 3.5, 5.5), front=_colour(rng)) for _ in range(2))
-    return Scene(texture, _body(rng, 8.5, 10.5), distractors)
+    distractors = tuple(replace(_body(rng, 3.0, 4.5), front=_colour(rng)) for _ in range(2))
+    return Scene(texture, _body(rng, 11.0, 13.0), distractors)
 
 
 def video_seed(spec: Variant, name: str, group: int, clip: int) -> int:
@@ -121,16 +121,16 @@ def _grow(spec: Variant, rng: np.random.Generator, n: int, member: int) -> tuple
 
 def _turn(spec: Variant, rng: np.random.Generator, n: int, member: int) -> tuple[Path, int, int]:
     del member
-    (start, end), home = _action(rng, n, 18, 28), _home(spec, rng, 0.1)
-    whole = math.radians(rng.uniform(8.0, 13.0)) * (end - start)  # y points down: growing angles turn clockwise
+    (start, end), home = _action(rng, n, 20, 28), _home(spec, rng, 0.1)
+    whole = math.radians(rng.uniform(5.0, 7.5)) * (end - start)  # y points down: growing angles turn clockwise
     return lambda t: replace(home, angle=home.angle + whole * (_progress(t, start, end) - 0.5)), start, end
 
 
 def _two_events(spec: Variant, rng: np.random.Generator, n: int, member: int) -> tuple[Path, int, int]:
     """A flash and, a long while later, a hop. Each event is its own mirror image in time."""
     del member
-    (start, end), home = _action(rng, n, 22, 28), _home(spec, rng, 0.1)
-    height, width = rng.uniform(12.0, 16.0), 7.0
+    (start, end), home = _action(rng, n, 26, 32), _home(spec, rng, 0.1)
+    height, width = rng.uniform(16.0, 20.0), 11.0
     first, second = start + width / 2, end - 1 - width / 2
 
     def path(t: int) -> Pose:
@@ -141,9 +141,9 @@ def _two_events(spec: Variant, rng: np.random.Generator, n: int, member: int) ->
 
 
 def _swing(spec: Variant, rng: np.random.Generator, n: int, member: int) -> tuple[Path, int, int]:
-    (start, end), home = _action(rng, n, 26, 34), _home(spec, rng, 0.06)
-    reach, way, phase = rng.uniform(9.0, 13.0), rng.uniform(0.0, 2 * math.pi), rng.uniform(0.0, 2 * math.pi)
-    period = rng.uniform(36.0, 44.0) / (3.0 if member == 1 else 1.0)
+    (start, end), home = _action(rng, n, 30, 36), _home(spec, rng, 0.06)
+    reach, way, phase = rng.uniform(12.0, 15.0), rng.uniform(0.0, 2 * math.pi), rng.uniform(0.0, 2 * math.pi)
+    period = rng.uniform(54.0, 66.0) / (3.0 if member == 1 else 1.0)
 
     def path(t: int) -> Pose:
         s = reach * math.sin(phase + 2 * math.pi * (end - start) / period * _progress(t, start, end))
@@ -194,8 +194,8 @@ def _render(spec: Variant, place: Scene, rng: np.random.Generator, poses: list[P
 
 
 def _shake(rng: np.random.Generator) -> Callable[[float], float]:
-    """A hand-held camera: two slow waves of random phase, in all up to 2.5 pixels."""
-    waves = [(rng.uniform(0.4, 1.25), rng.uniform(0.1, 0.45), rng.uniform(0, 2 * math.pi)) for _ in range(2)]
+    """A hand-held camera: two slow waves of random phase, in all up to 1.2 pixels."""
+    waves = [(rng.uniform(0.2, 0.6), rng.uniform(0.1, 0.45), rng.uniform(0, 2 * math.pi)) for _ in range(2)]
     return lambda t: sum(size * math.sin(speed * t + phase) for size, speed, phase in waves)
 
 
@@ -240,19 +240,17 @@ def _draw(image: Image, body: Body, pose: Pose) -> None:
 
 def _body(rng: np.random.Generator, smallest: float, largest: float) -> Body:
     half = rng.uniform(smallest, largest)
-    front, back = _colour(rng), _colour(rng)
-    light, dark = 1.25, 0.35  # halves differ in brightness too, so that turning shows in any colour
     return Body(
         half_length=half,
         half_width=half * rng.uniform(0.55, 0.8),
-        front=(front[0] * light, front[1] * light, front[2] * light),
-        back=(back[0] * dark, back[1] * dark, back[2] * dark),
+        front=_colour(rng, 170.0, 255.0),
+        back=_colour(rng, 0.0, 70.0),
         boxy=bool(rng.random() < 0.5),
     )
 
 
-def _colour(rng: np.random.Generator) -> tuple[float, float, float]:
-    r, g, b = rng.uniform(60.0, 200.0, 3).tolist()
+def _colour(rng: np.random.Generator, low: float = 80.0, high: float = 160.0) -> tuple[float, float, float]:
+    r, g, b = rng.uniform(low, high, 3).tolist()
     return r, g, b
 
 
@@ -260,7 +258,7 @@ def _texture(spec: Variant, rng: np.random.Generator) -> Image:
     """Random blobs of three sizes around one colour, larger than the frame by the margin on every side."""
     height, width = spec.height + 2 * _MARGIN, spec.width + 2 * _MARGIN
     image = np.zeros((height, width, 3), np.float32) + np.asarray(_colour(rng), np.float32)
-    for cell, strength in ((32, 45.0), (12, 35.0), (5, 20.0)):
+    for cell, strength in ((32, 30.0), (12, 20.0), (5, 10.0)):
         grid = rng.uniform(-strength, strength, (height // cell + 2, width // cell + 2, 3)).astype(np.float32)
         image += _enlarge(grid, cell, height, width)
     return image
