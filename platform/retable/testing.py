@@ -105,7 +105,7 @@ def check_config(file: ModelFile, config: BaseModel) -> None:
     """Frozen, closed to unknown keys, linked to the data, unchanged by JSON; CONFIGS starts with the file's name."""
     settings = file.config_class.model_config
     assert settings.get("frozen"), f"{file.name}: Config must be frozen"
-    missing = [name for name in LINKED if name not in file.config_class.model_fields]
+    missing = [name for name in LINKED if name != "stream" and name not in file.config_class.model_fields]
     assert not missing, f"{file.name}: Config lacks {missing}, which every study's data section sets"
     copy = file.config_class.model_validate_json(config.model_dump_json())
     assert copy == config, f"{file.name}: Config is another one after a trip through JSON"
