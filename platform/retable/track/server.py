@@ -1,0 +1,139 @@
+"""The MLflow UI over a tracking store, on this machine only: started quietly, waited for, stopped as a whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+from retable.track.connection import TrackingUnavailable, probe
+
+HOST = "127.0.0.1"
+START_SECONDS = 90.0
+STOP_SECONDS = 5.0
+POLL_SECONDS = 0.1
+ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+@dataclass
+class Server:
+    """A running UI. As a context manager it stops at the end, also on Ctrl-C."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def wait(self) -> int:
+        """Until it ends by itself, or KeyboardInterrupt."""
+        return self.process.wait()
+
+    def stop(self) -> None:
+        """End the server and everything it started; nothing else."""
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.process.pid, sign)
+            except ProcessLookupError:
+                break
+            try:
+                self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+            if not _alive(self.process.pid):
+                break
+        self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def serve(uri: str, artifacts_root: str | Path, port: int | None = None, *, patience: float = START_SECONDS) -> Server:
+    """Start the UI of the store ``uri`` on 127.0.0.1 and wait until it answers; a free port unless one is given.
+
+    Raises:
+        TrackingUnavailable: the store is not there, the port is taken, or the server ends or does not answer in time
+            (``patience``, seconds); with the server's last words.
+    """
+    probe(uri)
+    chosen = port or _free_port()
+    if port is not None and _answers(port):
+        raise TrackingUnavailable(uri, f"port {port} of {HOST} is taken by another program: give another --port")
+    with tempfile.TemporaryFile() as log:
+        process = _start(uri, artifacts_root, chosen, log)
+        server = Server(f"http://{HOST}:{chosen}", process)
+        try:
+            _until_it_answers(server, uri, log, time.monotonic() + patience)
+        except BaseException:
+            server.stop()
+            raise
+    return server
+
+
+def _start(uri: str, artifacts_root: str | Path, port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", HOST, "--port", str(port)]
+    command += ["--backend-store-uri", uri, "--artifacts-destination", str(artifacts_root)]
+    # a session of its own: Ctrl-C reaches us first, and the whole group can be ended without touching anything else
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env={**os.environ, **ENVIRONMENT},
+        start_new_session=True,
+    )
+
+
+def _until_it_answers(server: Server, uri: str, log: IO[bytes], deadline: float) -> None:
+    opener = build_opener(ProxyHandler({}))  # loopback never goes through a proxy
+    while True:
+        if server.process.poll() is not None:
+            raise TrackingUnavailable(uri, f"its UI ended at once: {_last_words(log)}")
+        if time.monotonic() > deadline:
+            raise TrackingUnavailable(uri, f"its UI did not answer in time: {_last_words(log)}")
+        try:
+            with opener.open(f"{server.url}/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except (URLError, OSError):
+            time.sleep(POLL_SECONDS)
+
+
+def _last_words(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    return " / ".join(lines[-3:]) or "no output"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe_socket:
+        probe_socket.bind((HOST, 0))
+        return int(probe_socket.getsockname()[1])
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection((HOST, port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
