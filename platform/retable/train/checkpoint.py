@@ -32,7 +32,8 @@ class State:
     """Where a run stands: ``step`` updates into ``epoch``; ``epoch == recipe.epochs`` means finished.
 
     ``ranks`` holds, for every process, its random states and what it has summed up in the unfinished epoch.
-    ``best`` is the best top-1 on the held-out videos so far, percent.
+    ``best`` is the best top-1 on the held-out videos so far, percent. ``metrics`` are those of the last finished epoch,
+    so that a run which dies before they are kept elsewhere does not have to train it again.
     """
 
     stamp: str
@@ -44,6 +45,7 @@ class State:
     scaler: dict[str, Any]
     ranks: list[dict[str, Any]]
     best: float | None
+    metrics: dict[str, float]
 
 
 def stamp(config: Config) -> str:

@@ -88,6 +88,7 @@ class _Run:
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.epoch = self.step = 0
         self.best: float | None = None
+        self.metrics: dict[str, float] = {}
         self.meter = Meter()
         seed_everything(job.seed, rank)  # the draws of training do not depend on how many the weights took
 
@@ -104,6 +105,7 @@ class _Run:
             scaler=self.scaler.state_dict(),
             ranks=gather(mine, self.world),
             best=self.best,
+            metrics=self.metrics,
         )
 
     def restore(self, state: State) -> None:
@@ -117,7 +119,7 @@ class _Run:
                 f" was the model file changed without raising its SEMANTICS? {error}"
             ) from error
         self.scaler.load_state_dict(state.scaler)
-        self.epoch, self.step, self.best = state.epoch, state.step, state.best
+        self.epoch, self.step, self.best, self.metrics = state.epoch, state.step, state.best, state.metrics
         mine = state.ranks[self.rank]
         self.meter = Meter(mine["sums"])
         set_rng_state(mine["rng"], self.device)
@@ -234,6 +236,7 @@ def _score(run: _Run, data: RunData) -> dict[str, float]:
 
 
 def _hand_over(run: _Run, sink: Sink, results: dict[str, float], *, best: bool) -> None:
+    run.metrics = results
     state = run.state()
     if run.rank == 0:
         with rng_kept(run.device):

@@ -1,0 +1,41 @@
+"""What several rooms' tests share: a miniature of each generated dataset, one Ray for the whole session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from retable.workspace import Workspace
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Miniatures of the generated datasets: all their classes, three groups, one clip each."""
+    from retable.data.generate import generate
+    from retable.data.variants import VARIANTS
+
+    root = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("motions-ucf101", "motions-kinetics"):
+            patch.setitem(VARIANTS, name, replace(VARIANTS[name], groups=3, clips=1))
+            generate(name, root / name, processes=1)
+    return root
+
+
+@pytest.fixture
+def workspace(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """Fresh storage and record over the miniature datasets."""
+    monkeypatch.setenv("RETABLE_CACHE", str(data_root / "cache"))
+    return Workspace(str(tmp_path / "store"), str(data_root))
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """One private local Ray of two CPUs."""
+    from retable.execute.tune import ray_session
+
+    with ray_session(cpus=2):
+        yield
