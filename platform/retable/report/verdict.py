@@ -47,7 +47,7 @@ class Closeness:
 
 @dataclass(frozen=True)
 class Order:
-    """Kendall's tau-b between our order of the rows and the published one.
+    """Kendall's tau between our order of the rows and the published one (see :func:`kendall`).
 
     ``tau`` is of the mean values; ``by_seed`` of each seed that every row has; ``low`` and ``high`` bound 95 % of the
     bootstrap over these seeds (None for fewer than two).
@@ -104,9 +104,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def order(ours: Mapping[str, Mapping[int, float]], published: Mapping[str, float]) -> Order | None:
-    """Agreement of the order of rows. ``ours``: row -> seed -> value; rows without own or published values are left out.
+    """Agreement of the order of rows. ``ours``: row -> seed -> value; rows lacking either are left out.
 
-    None where fewer than two rows are left, or where all values of a side are equal.
+    None where fewer than two rows are left, or where the paper prints the same value for all.
     """
     rows = [row for row in ours if ours[row] and row in published]
     if len(rows) < 2:
@@ -123,12 +123,16 @@ def order(ours: Mapping[str, Mapping[int, float]], published: Mapping[str, float
     return Order(len(rows), tau, by_seed, low, high)
 
 
-def kendall(a: Floats, b: Floats) -> float | None:
-    """Kendall's tau-b; None where all values of one side are equal."""
-    i, j = np.triu_indices(len(a), k=1)
-    x, y = np.sign(a[i] - a[j]), np.sign(b[i] - b[j])
-    scale = math.sqrt(float((x * x).sum() * (y * y).sum()))
-    return float((x * y).sum()) / scale if scale else None
+def kendall(ours: Floats, published: Floats) -> float | None:
+    """Kendall's tau over the pairs that ``published`` orders; None where it orders none.
+
+    Pairs that the paper prints as equal say nothing of an order and are left out; pairs that ours ties count as half
+    right (Somers' d of ours given published; without ties it is tau).
+    """
+    i, j = np.triu_indices(len(ours), k=1)
+    wanted = np.sign(published[i] - published[j])
+    ordered = int(np.count_nonzero(wanted))
+    return float((np.sign(ours[i] - ours[j]) * wanted).sum()) / ordered if ordered else None
 
 
 def closeness_words(n: int, margin: float, p_within: float, p_beyond: float) -> str:

@@ -16,8 +16,11 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+from retable.study.load import LoadedStudy
+from retable.study.problems import Problem, nearest
 
 Reference = tuple[str, str, str]
 """Table, row and column id of a cell."""
@@ -113,6 +116,26 @@ def parse(text: str) -> Expression:
     root = parser.claim()
     parser.end()
     return Expression(text, root)
+
+
+def problems(loaded: LoadedStudy) -> Iterator[Problem]:
+    """Faults of a study's claims: expressions that cannot be read, cells that no table has."""
+    columns = {(t.id, row.id, name) for t in loaded.study.tables for row in t.rows for name in t.columns}
+    for i, claim in enumerate(loaded.study.claims):
+        at = ("claims", i, "value")
+        try:
+            references = parse(claim.value).references()
+        except ClaimError as error:
+            message = f"column {error.column} of the claim: {error.message}"
+            yield loaded.source.problem(at, message, claim.value, error.hint)
+            continue
+        for reference in references:
+            if reference not in columns:
+                name = ".".join(reference)
+                hint = nearest(name, [".".join(known) for known in columns])
+                yield loaded.source.problem(at, f"no table has the cell {name}", claim.value, hint)
+        if not references:
+            yield loaded.source.problem(at, "a claim is about at least one cell (table.row.column)", claim.value)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,122 @@
+"""What a table's numbers were made with, as data and in words: protocol, datasets, recipe, profile, machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from retable.data.config import Clip, Protocol
+from retable.report.values import Reader
+from retable.study.config import Recipe
+from retable.study.plan import Cell, Plan, Training
+from retable.track.records import RunRecord
+
+CROPS = {"center": "centre crop", "three": "3 crops", "ten": "10 crops"}
+CHECKPOINTS = {"last": "weights after the last epoch", "best_val": "weights of the best epoch on held-out videos"}
+
+
+def comparable(plan: Plan) -> bool:
+    """Whether the plan's accuracies may be set against published ones: no other data, model sizes or clips."""
+    changed = {path.split(".")[0] for path in plan.settings}
+    return plan.study.profiles[plan.profile].comparable and not changed & {"model", "data"}
+
+
+def provenance(plan: Plan, cells: Iterable[Cell], reader: Reader, seeds: tuple[int, ...]) -> dict[str, Any]:
+    """Provenance of the cells of one table; ``sentences`` says it in words."""
+    asked = [cell.evaluation for cell in cells if cell.evaluation is not None]
+    trainings = {key: plan.trainings[key] for e in asked for key in plan.trainings_of(e)}
+    records = {r.run_id: r for e in asked for r in reader.used(e, seeds)}
+    found: dict[str, Any] = {
+        "profile": plan.profile,
+        "settings": dict(plan.settings),
+        "protocols": _distinct(protocol_words(v.protocol) for t in trainings.values() for v in t.views),
+        "clips": _distinct(clip_words(t.config.data.clip) for t in trainings.values()),
+        "datasets": _datasets(trainings.values(), records.values()),
+        "recipes": _distinct(recipe_words(t.config.recipe) for t in trainings.values()),
+        "runs": len(records),
+        "devices": _counted(r.environment.get("device") for r in records.values()),
+        "versions": _versions(records.values()),
+    }
+    return found | {"sentences": _sentences(plan, found, list(reader.notes.values()))}
+
+
+def protocol_words(protocol: Protocol) -> str:
+    """``1 clip x centre crop per video, last weights``."""
+    clips = "1 clip" if protocol.clips == 1 else f"{protocol.clips} clips"
+    views = "" if protocol.clips == 1 and protocol.crops == "center" else ", scores averaged"
+    return f"{clips} × {CROPS[protocol.crops]} per video{views}, {CHECKPOINTS[protocol.checkpoint]}"
+
+
+def clip_words(clip: Clip) -> str:
+    """``8 frames of 112 x 112 pixels``."""
+    return f"{clip.frames} frames of {clip.size} × {clip.size} pixels"
+
+
+def recipe_words(recipe: Recipe) -> str:
+    """``adam, lr 0.0001, batch 16, 40 epochs``."""
+    precision = "" if recipe.precision == "fp32" else f", {recipe.precision}"
+    return f"{recipe.optimizer}, lr {recipe.lr:g}, batch {recipe.batch_size}, {recipe.epochs} epochs{precision}"
+
+
+def _datasets(trainings: Iterable[Training], records: Iterable[RunRecord]) -> list[dict[str, Any]]:
+    recorded = {r.config_id: r.spec.get("dataset", {}).get("fingerprint") for r in records}
+    by_provisional = {str(r.spec.get("provisional_id")): recorded[r.config_id] for r in records}
+    found: dict[tuple[str, int], str | None] = {}
+    for t in trainings:
+        key = (t.config.data.dataset, t.config.data.split)
+        found[key] = found.get(key) or t.fingerprint or by_provisional.get(t.provisional_id)
+    return [{"name": name, "split": split, "fingerprint": value} for (name, split), value in found.items()]
+
+
+def _counted(values: Iterable[str | None]) -> dict[str, int]:
+    listed = [value or "unknown" for value in values]
+    return {value: listed.count(value) for value in sorted(set(listed))}
+
+
+def _versions(records: Iterable[RunRecord]) -> dict[str, list[str]]:
+    found: dict[str, set[str]] = {}
+    for record in records:
+        for name, value in record.environment.items():
+            if name not in ("device", "host"):
+                found.setdefault(name, set()).add(value)
+    return {name: sorted(values) for name, values in sorted(found.items())}
+
+
+def _sentences(plan: Plan, found: dict[str, Any], notes: list[str]) -> list[str]:
+    profile = plan.study.profiles[plan.profile]
+    said = [f"Profile {plan.profile}{f': {profile.note}' if profile.note else '.'}"]
+    if plan.settings:
+        said.append(f"Set by hand: {', '.join(f'{k} = {v}' for k, v in plan.settings.items())}.")
+    if not comparable(plan):
+        said.append(
+            "Data, networks or clips are not the paper's: no value is compared with a published one,"
+            " only the order of rows and the signs of differences. Counts are of this profile's networks."
+        )
+    if found["protocols"]:
+        datasets = ", ".join(_dataset_words(d) for d in found["datasets"])
+        said.append(f"Data: {datasets}. Clips: {'; '.join(found['clips'])}. Test: {'; '.join(found['protocols'])}.")
+        said.append(f"Training: {'; '.join(found['recipes'])}.")
+    if found["runs"]:
+        said.append(_machine_words(found))
+    return said + notes
+
+
+def _dataset_words(dataset: dict[str, Any]) -> str:
+    fingerprint = dataset["fingerprint"]
+    known = f"fingerprint {fingerprint[:8]}" if fingerprint else "not at hand"
+    return f"{dataset['name']} split {dataset['split']} ({known})"
+
+
+def _machine_words(found: dict[str, Any]) -> str:
+    devices, versions = found["devices"], found["versions"]
+    mixed = [name for name, values in versions.items() if len(values) > 1]
+    runs = "1 run" if found["runs"] == 1 else f"{found['runs']} runs"
+    words = f"{runs} on {', '.join(f'{d} ({n})' if len(devices) > 1 else d for d, n in devices.items())}"
+    words += "".join(f", {name} {' and '.join(values)}" for name, values in versions.items()) + "."
+    if len(devices) > 1:
+        words += " Devices are mixed."
+    return words + (f" Versions of {', '.join(mixed)} are mixed." if mixed else "")
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
