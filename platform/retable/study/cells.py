@@ -89,12 +89,17 @@ def matches(name: str, globs: Iterable[str]) -> bool:
 
 
 def varied_paths(study: Study) -> dict[str, YamlPath]:
-    """Config paths that some column, row or cell sets, with the first place that does."""
+    """Config paths that some measured column, row or cell varies, with the first place that does."""
     found: dict[str, YamlPath] = {}
     for t, table in enumerate(study.tables):
         at: YamlPath = ("tables", t)
         places = [(c.set, (*at, "columns", n, "set")) for n, c in table.columns.items() if c.kind != "static"]
         places += [(r.set, (*at, "rows", i, "set")) for i, r in enumerate(table.rows)]
+        for i, row in enumerate(table.rows):
+            measured = {n: c for n, c in row.cells.items() if table.columns[n].kind != "static"}
+            places += [(c.set, (*at, "rows", i, "cells", n, "set")) for n, c in measured.items()]
+            for kind, over in (("fuse_over", row.fuse_over), ("mean_over", row.mean_over)):
+                places += [({over.path: over.values}, (*at, "rows", i, kind))] if over else []
         for settings, origin in places:
             for path, leaf in leaves(settings, origin).items():
                 found.setdefault(path, leaf.origin)

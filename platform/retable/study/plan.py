@@ -10,7 +10,7 @@ from typing import Any, Literal
 from retable import registry
 from retable.data import layouts
 from retable.study import cells as cells_of
-from retable.study import identity
+from retable.study import claims, identity
 from retable.study.cells import Combine, Demand, Score, Tree
 from retable.study.config import Config, Data, Protocol, Resources
 from retable.study.load import LoadedStudy
@@ -182,7 +182,8 @@ def make_plan(
 
 
 def check(loaded: LoadedStudy) -> list[Problem]:
-    """Every fault of a study's settings in every profile: unknown knobs, impossible values, overlaid ablations."""
+    """Every fault of a study's claims, and of its settings in every profile: unknown knobs, impossible values, overlaid
+    ablations."""
     study = loaded.study
     problems: dict[str, Problem] = {}
     varied = cells_of.varied_paths(study)
@@ -202,7 +203,7 @@ def check(loaded: LoadedStudy) -> list[Problem]:
         if not found:
             found = _unused_knobs(loaded, name, asked.cells)
         problems |= {str(problem): problem for problem in found}
-    return list(problems.values())
+    return [*problems.values(), *claims.problems(loaded)]
 
 
 def _unused_knobs(loaded: LoadedStudy, profile: str, cells: Sequence[Demand]) -> list[Problem]:
