@@ -15,13 +15,17 @@ from ruamel.yaml import YAML
 from retable import __version__
 from retable.study.problems import Problem, StudyError
 
+UsageError: Any = typer.BadParameter.__bases__[0]  # Typer brings its own Click, whose names are private
+
+UI_PORT = 5050
+
 app = typer.Typer(
     name="retable",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Regenerate the ablation tables of research papers: **plan**, **run** on Ray, record in MLflow, print the **table**.",
+    help="Regenerate ablation tables of papers: **plan**, **run** on Ray, record in MLflow, print the **table**.",
     epilog="Start with: retable plan studies/msfnet.yaml",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Generate and look at datasets.")
@@ -30,14 +34,18 @@ app.add_typer(data_app, name="data")
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-Study = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study (msfnet).", show_default=False)]
+Study = Annotated[
+    str, typer.Argument(help="A study file, or the name of a shipped study (msfnet).", show_default=False)
+]
 Profile = Annotated[str | None, typer.Option(help="Overlay: paper, laptop, or your own. Default: the study's.")]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds 0..N-1.")]
 Seed = Annotated[list[int] | None, typer.Option("--seed", help="One seed; may be repeated.")]
 Tables = Annotated[list[str] | None, typer.Option(help="Only these tables; globs, may be repeated.")]
 Rows = Annotated[list[str] | None, typer.Option(help="Only these rows; globs, may be repeated.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="path=value on top of everything, e.g. recipe.lr=1e-3.")]
-Storage = Annotated[str | None, typer.Option(help="Run storage: folder or URL. Default: $RETABLE_STORAGE or ./.retable.")]
+Storage = Annotated[
+    str | None, typer.Option(help="Run storage: folder or URL. Default: $RETABLE_STORAGE or ./.retable.")
+]
 Data = Annotated[str | None, typer.Option(help="Folder of the datasets. Default: $RETABLE_DATA or ./data.")]
 Tracking = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow. Default: sqlite in the storage folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -90,7 +98,9 @@ def run(
     offline: Offline = False,
     retry_failed: Annotated[bool, typer.Option(help="Train failed runs again, from their newest checkpoint.")] = False,
     cpus: Annotated[int | None, typer.Option(min=1, help="CPUs for local training. Default: all.")] = None,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster, e.g. auto. Default: a private local Ray.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster, e.g. auto. Default: a private local Ray.")
+    ] = None,
 ) -> None:
     """Train what the tables still need, record it, and print the tables.
 
@@ -102,18 +112,25 @@ def run(
     from retable.workspace import Workspace, open_study
 
     workspace = Workspace.open(storage, data, tracking)
+    loaded = open_study(study)
     planned = workspace.plan(
-        open_study(study), profile=profile, seeds=_seeds(seeds, seed) or (0,), settings=_settings(set_),
+        loaded, profile=profile, seeds=_seeds(seeds, seed) or (0,), settings=_settings(set_),
         tables=tables or (), rows=rows or (),
     )  # fmt: skip
     summary = run_study(
-        planned, workspace, err, retry_failed=retry_failed, record=not offline, address=address, cpus=cpus
+        loaded, planned, workspace, err, retry_failed=retry_failed, record=not offline, address=address, cpus=cpus
     )
     from retable.report import render
 
     out.print(render.render(_document(workspace, planned, None, offline=True), "terminal"), end="")
     for line in summary.lines():
         err.print(line)
+    if summary.published is not None:
+        out.print(f"Look at it in MLflow: retable ui {study}{_shown_options(storage, tracking)}")
+        links = workspace.links(f"http://127.0.0.1:{UI_PORT}", loaded.study, summary.published.profile, tables)
+        for title, link in links.items():
+            out.print(f"  {title}: {link}")
+        out.print(f"Next: retable run {study} --seeds 5, or retable table {study} --format md")
     raise typer.Exit(summary.exit_code)
 
 
@@ -154,7 +171,9 @@ def table(
 
 
 @app.command()
-def sync(study: Study, profile: Profile = None, storage: Storage = None, data: Data = None, tracking: Tracking = None) -> None:
+def sync(
+    study: Study, profile: Profile = None, storage: Storage = None, data: Data = None, tracking: Tracking = None
+) -> None:
     """Fill MLflow again from storage. Repeating it changes nothing.
 
     Example: `retable sync studies/msfnet.yaml --tracking-uri http://127.0.0.1:5000`
@@ -163,41 +182,47 @@ def sync(study: Study, profile: Profile = None, storage: Storage = None, data: D
     from retable.workspace import Workspace, open_study
 
     workspace = Workspace.open(storage, data, tracking)
-    planned = workspace.plan(open_study(study), profile=profile)
-    publisher = Publisher(planned, workspace, err)
+    loaded = open_study(study)
+    publisher = Publisher(loaded, workspace.plan(loaded, profile=profile), workspace, err)
     publisher.check()
-    count = publisher.publish()
-    out.print(f"{count} runs of {planned.study.study} are in {workspace.tracking_uri}")
+    done = publisher.publish()
+    out.print(
+        f"{loaded.study.study} in {workspace.tracking_uri}: {done.created} runs recorded, {done.updated} updated,"
+        f" {done.unchanged} as they were"
+    )
 
 
 @app.command()
 def ui(
-    study: Annotated[str | None, typer.Argument(help="Print the links to this study's tables.", show_default=False)] = None,
+    study: Annotated[
+        str | None, typer.Argument(help="Print the links to this study's tables.", show_default=False)
+    ] = None,
+    profile: Profile = None,
     storage: Storage = None,
     tracking: Tracking = None,
-    port: Annotated[int | None, typer.Option(help="Default: a free one.")] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = UI_PORT,
 ) -> None:
     """Start the MLflow UI on this machine only and print the links to the tables' views. Ctrl-C stops it.
 
     Example: `retable ui studies/msfnet.yaml`
     """
-    from retable.track import record, server
+    from retable.track import server
     from retable.workspace import Workspace, open_study
 
     workspace = Workspace.open(storage, None, tracking)
     loaded = open_study(study) if study else None
-    with server.serve(workspace.tracking_uri, workspace.artifacts, port=port) as url:
-        out.print(f"MLflow: {url}")
-        if loaded is not None:
-            for title, link in record.links(workspace.tracking_uri, url, loaded.study).items():
-                out.print(f"  {title}: {link}", soft_wrap=True)
+    with server.serve(workspace.tracking_uri, workspace.artifacts, port) as running:
+        out.print(f"MLflow: {running.url}")
+        for title, link in workspace.links(running.url, loaded.study, profile).items() if loaded else ():
+            out.print(f"  {title}: {link}")
         out.print("Ctrl-C stops it.")
-        server.wait()
+        running.wait()
 
 
 @app.command()
 def lint(
-    studies: Annotated[list[str], typer.Argument(help="Study files or names.", show_default=False)], as_json: Json = False
+    studies: Annotated[list[str], typer.Argument(help="Study files or names.", show_default=False)],
+    as_json: Json = False,
 ) -> None:
     """Check studies: form, settings in every profile, references, and the paper's own arithmetic.
 
@@ -206,7 +231,8 @@ def lint(
     from retable.study.lint import lint as examine
     from retable.workspace import find_study
 
-    errors, findings = [], []
+    errors: list[Problem] = []
+    findings: list[Problem] = []
     for name in studies:
         try:
             findings += examine(find_study(name))
@@ -295,9 +321,10 @@ def data_generate(
     """
     from retable.data.generate import generate
     from retable.data.manifest import dataset_folder
+    from retable.progress import progress
 
     name = "motions-ucf101" if variant == "motions" else variant
-    with _progress(f"generating {name}") as told:
+    with progress(f"generating {name}", err) as told:
         folder = generate(name, target or dataset_folder(name, data), progress=told)
     out.print(f"{name} is in {folder}")
 
@@ -331,8 +358,6 @@ def main() -> NoReturn:
 
 
 def _guarded(call: Callable[[], Any]) -> int:
-    import click
-
     from retable.data.errors import DataError
     from retable.track.storage import StorageError
 
@@ -345,12 +370,10 @@ def _guarded(call: Callable[[], Any]) -> int:
         else:
             err.print(str(error))
         return 2
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.ClickException as error:
+    except UsageError as error:
         error.show()
         return 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         err.print("interrupted: everything finished is kept; the same command goes on from there")
         return 130
     except (DataError, StorageError) as error:
@@ -367,6 +390,11 @@ def _seeds(count: int | None, listed: list[int] | None) -> tuple[int, ...] | Non
     if count is None and not listed:
         return None
     return tuple(sorted({*range(count or 0), *(listed or [])}))
+
+
+def _shown_options(storage: str | None, tracking: str | None) -> str:
+    options = {"--storage": storage, "--tracking-uri": tracking}
+    return "".join(f" {name} {value}" for name, value in options.items() if value)
 
 
 def _settings(pairs: list[str] | None) -> dict[str, Any]:
@@ -388,3 +416,7 @@ def _document(workspace: Any, planned: Any, seeds: tuple[int, ...] | None, *, of
 
 def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

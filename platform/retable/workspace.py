@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,14 @@ from typing import Any
 
 from retable.data import PIPELINE_SEMANTICS
 from retable.data.manifest import Manifest, dataset_folder, fingerprint, open_dataset
+from retable.study.cells import matches
 from retable.study.config import Data
 from retable.study.load import LoadedStudy, load
 from retable.study.plan import Plan, World, check, make_plan
 from retable.study.problems import StudyError
-from retable.track import record
+from retable.study.schema import Study
+from retable.track import reader, view
+from retable.track.connection import artifacts_beside, default_uri
 from retable.track.records import RunRecord
 from retable.track.storage import Storage
 from retable.train import evaluate, loop
@@ -55,8 +59,7 @@ class Workspace:
         """Where MLflow records: as given, else a sqlite file in a local storage."""
         if self.tracking:
             return self.tracking
-        folder = Path(self.storage.root) if self.storage.local else Path.cwd()
-        return f"sqlite:///{folder}/mlflow.db"
+        return default_uri(Path(self.storage.root) if self.storage.local else Path.cwd())
 
     def dataset(self, name: str) -> Manifest:
         """The dataset's manifest (DatasetError where it is missing, with how to get it)."""
@@ -87,21 +90,33 @@ class Workspace:
         """What :func:`retable.study.plan.make_plan` needs to know of here."""
         return World(self.fingerprint, PIPELINE_SEMANTICS, loop.SEMANTICS, evaluate.SEMANTICS)
 
-    @property
-    def artifacts(self) -> str | None:
-        """Where a sqlite record keeps its artifacts; None where a tracking server decides."""
-        return None if self.tracking else str(Path(self.tracking_uri.removeprefix("sqlite:///")).parent / "mlartifacts")
-
     def records(self, plan: Plan, *, offline: bool = False) -> dict[str, RunRecord]:
-        """What is recorded of a plan's trainings: from storage; what it does not have, from MLflow unless ``offline``."""
+        """What is recorded of a plan's trainings: from storage, and from MLflow what it lacks (not if ``offline``)."""
         found = _of_plan(plan, self.storage.records())
         missing = {run.run_id for run in plan.runs} - set(found)
-        if not offline and missing and (self.tracking or self._has_own_record()):
-            found = _of_plan(plan, record.read(self.tracking_uri, plan.study.study)) | found
+        if not offline and missing:
+            found = _of_plan(plan, reader.read(self.tracking_uri, plan.study.study)) | found
         return found
 
-    def _has_own_record(self) -> bool:
-        return Path(self.tracking_uri.removeprefix("sqlite:///")).is_file()
+    @property
+    def artifacts(self) -> str:
+        """Where the MLflow UI keeps artifacts that are uploaded to it: beside a sqlite store, else in the storage."""
+        return artifacts_beside(self.tracking_uri) or f"{self.storage.root}/mlartifacts"
+
+    def links(
+        self, base: str, study: Study, profile: str | None = None, tables: Sequence[str] | None = None
+    ) -> dict[str, str]:
+        """Title -> URL of each table's saved views below the MLflow UI at ``base``; none before there is a record."""
+        experiment = reader.experiment_id(self.tracking_uri, study.study)
+        if experiment is None:
+            return {}
+        found = {}
+        for table in study.tables:
+            if matches(table.id, tables or ()):
+                urls = view.links(base, experiment, table.id, profile or study.default_profile)
+                found[f"{table.cite or table.id} as printed"] = urls["table"]
+                found[f"{table.cite or table.id}, runs compared"] = urls["runs"]
+        return found
 
     def plan(
         self,
@@ -114,18 +129,14 @@ class Workspace:
         rows: Sequence[str] = (),
     ) -> Plan:
         """The plan of a study in this workspace (StudyError for settings that cannot be)."""
-        return make_plan(
-            loaded, self.world, profile=profile, seeds=seeds, settings=settings, tables=tables, rows=rows
-        )
+        return make_plan(loaded, self.world, profile=profile, seeds=seeds, settings=settings, tables=tables, rows=rows)
 
 
 def _of_plan(plan: Plan, records: Mapping[str, RunRecord]) -> dict[str, RunRecord]:
     """The records of a plan's trainings, any seed; by provisional id where the dataset is not at hand."""
     final = set(plan.trainings)
     provisional = {t.provisional_id for t in plan.trainings.values() if t.fingerprint is None}
-    return {
-        key: r for key, r in records.items() if r.config_id in final or r.spec["provisional_id"] in provisional
-    }
+    return {key: r for key, r in records.items() if r.config_id in final or r.spec["provisional_id"] in provisional}
 
 
 def find_study(name: str) -> Path:
@@ -150,8 +161,5 @@ def open_study(name: str) -> LoadedStudy:
 
 
 def _shipped() -> dict[str, Path]:
-    import retable.studies
-
-    return {p.stem: p for folder in retable.studies.__path__ for p in sorted(Path(folder).glob("*.yaml"))}
-
-
+    folders = importlib.import_module("retable.studies").__path__
+    return {p.stem: p for folder in folders for p in sorted(Path(folder).glob("*.yaml"))}

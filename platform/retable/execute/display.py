@@ -97,7 +97,9 @@ class Display:
             line.first = now, int(facts["epoch"]) + 1
         if now - self._told > QUIET_SECONDS:
             self._told = now
-            self._say(f"{line.label}: epoch {int(facts['epoch']) + 1}/{line.epochs}, {_numbers(facts)}; {self._left(now)}")
+            self._say(
+                f"{line.label}: epoch {int(facts['epoch']) + 1}/{line.epochs}, {_numbers(facts)}; {self._left(now)}"
+            )
 
     def _say(self, text: str) -> None:
         if not self.console.is_terminal:

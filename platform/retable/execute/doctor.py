@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from retable.data.variants import VARIANTS
-from retable.track import record
+from retable.track.connection import TrackingUnavailable, probe
 from retable.track.storage import StorageError
 from retable.workspace import Workspace
 
@@ -22,7 +22,7 @@ def examine(workspace: Workspace) -> list[dict[str, Any]]:
     """Every check as ``{name, ok, found, hint}``. Nothing is changed but a probe file, which is removed."""
     checks: list[tuple[str, Callable[[], str], str]] = [
         ("python", lambda: sys.version.split()[0], "retable needs Python 3.11 or later"),
-        *((name, lambda n=name: version(n), f"pip install {name}") for name in PACKAGES),  # type: ignore[misc]
+        *((name, lambda n=name: version(n), f"pip install {name}") for name in PACKAGES),
         ("device", _device, "training falls back to the CPU"),
         ("platform", _platform, "remove platform/__init__.py: it shadows the standard library's module platform"),
         ("storage", lambda: _storage(workspace), "choose another --storage or $RETABLE_STORAGE"),
@@ -36,7 +36,7 @@ def examine(workspace: Workspace) -> list[dict[str, Any]]:
 def _check(name: str, look: Callable[[], str], hint: str) -> dict[str, Any]:
     try:
         return {"name": name, "ok": True, "found": look(), "hint": hint}
-    except (PackageNotFoundError, StorageError, record.TrackingUnavailable, OSError, LookupError, RuntimeError) as error:
+    except (PackageNotFoundError, StorageError, TrackingUnavailable, OSError, LookupError, RuntimeError) as error:
         return {"name": name, "ok": False, "found": str(error) or "missing", "hint": hint}
 
 
@@ -73,7 +73,7 @@ def _disk(workspace: Workspace) -> str:
 
 
 def _tracking(workspace: Workspace) -> str:
-    record.check(workspace.tracking_uri)
+    probe(workspace.tracking_uri)
     return workspace.tracking_uri
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from retable.data.config import Data
 from retable.data.errors import DatasetError
@@ -15,9 +15,12 @@ from retable.execute.display import Display, labels
 from retable.execute.publisher import Publisher
 from retable.execute.tune import Endings, execute, ray_session, refuse_impossible
 from retable.execute.work import Order, Places, missing_views, open_data
+from retable.progress import progress
+from retable.study.load import LoadedStudy
 from retable.study.plan import Plan
 from retable.track.claims import Holder, Process, holder
 from retable.track.storage import Storage
+from retable.track.writer import Published
 from retable.workspace import Workspace
 
 
@@ -38,6 +41,7 @@ class Summary:
 
     missing: Missing
     endings: Endings
+    published: Published | None = None
 
     @property
     def exit_code(self) -> int:
@@ -55,7 +59,9 @@ class Summary:
         for run_id, reason in (self.endings.of("failed") | self.missing.failed).items():
             found.append(f"failed: {run_id}: {reason} (--retry-failed trains it again)")
         if self.missing.claimed:
-            found.append(f"{len(self.missing.claimed)} runs are another driver's: run the same command again when it is done")
+            found.append(
+                f"{len(self.missing.claimed)} runs are another driver's: run the same command again when it is done"
+            )
         return found
 
 
@@ -94,6 +100,7 @@ def still_missing(plan: Plan, workspace: Workspace, *, retry_failed: bool = Fals
 
 
 def run_study(
+    loaded: LoadedStudy,
     plan: Plan,
     workspace: Workspace,
     console: Console,
@@ -114,7 +121,7 @@ def run_study(
     names = labels(plan)
     for run_id, live in missing.claimed.items():
         console.print(f"{names[run_id]} is being trained by another driver: {live}", highlight=False)
-    publisher = Publisher(plan, workspace, console) if record else None
+    publisher = Publisher(loaded, plan, workspace, console) if record else None
     if publisher is not None:
         publisher.check()
     endings = Endings()
@@ -125,9 +132,8 @@ def run_study(
             refuse_impossible(missing.orders)
             with Display(runs, names, console, poll=_last_epoch(workspace.storage)) as display:
                 endings = execute(missing.orders, workspace.storage, _both(display.watch, publisher))
-    if publisher is not None:
-        publisher.publish()
-    return Summary(missing, endings)
+    published = publisher.publish() if publisher is not None else None
+    return Summary(missing, endings, published)
 
 
 def _need_datasets(plan: Plan, workspace: Workspace) -> None:
@@ -157,15 +163,9 @@ def _warm_cache(orders: tuple[Order, ...], console: Console) -> None:
         data: Data = order.config.data
         key = (data.dataset, data.split, data.clip.short_side, data.holdout, data.on_damage)
         first.setdefault(key, order)
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
-        transient=True,
-    )
-    with bar:
-        for order in first.values():
-            task = bar.add_task(f"decoding {order.config.data.dataset}", total=None)
-            open_data(order, progress=lambda done, total, t=task: bar.update(t, completed=done, total=total))  # type: ignore[misc]
-            bar.remove_task(task)
+    for order in first.values():
+        with progress(f"decoding {order.config.data.dataset}", console) as told:
+            open_data(order, progress=told)
 
 
 def _last_epoch(storage: Storage) -> Callable[[str], dict[str, Any] | None]:
@@ -185,9 +185,5 @@ def _both(watch: Callable[..., None], publisher: Publisher | None) -> Callable[[
     return told
 
 
-def _maybe(publisher: Publisher | None) -> Any:
-    from contextlib import nullcontext
-
+def _maybe(publisher: Publisher | None) -> AbstractContextManager[Any]:
     return publisher if publisher is not None else nullcontext()
-
-

@@ -45,7 +45,7 @@ class PlanSource:
             self._dead.add(run_id)
 
 
-class SourceSearcher(Searcher):  # type: ignore[misc]  # ray ships no types for it
+class SourceSearcher(Searcher):
     """Ray Tune's search algorithm over a :class:`Source`. A Tune config holds only the run id."""
 
     def __init__(self, source: Source):
@@ -53,11 +53,11 @@ class SourceSearcher(Searcher):  # type: ignore[misc]  # ray ships no types for 
         self.source = source
         self.runs: dict[str, str] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
         try:
             run_id = self.source.next()
         except StopIteration:
-            return str(Searcher.FINISHED)
+            return Searcher.FINISHED  # type: ignore[return-value]  # a word, as Ray's own searchers return it
         if run_id is None:
             return None
         self.runs[trial_id] = run_id

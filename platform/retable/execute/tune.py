@@ -57,7 +57,7 @@ Watcher = Callable[[str, str, dict[str, Any]], None]
 
 @contextmanager
 def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
-    """Ray for the time of a ``with``: a private local one, or the cluster at ``address``; one already up is used as it is."""
+    """Ray for the time of a ``with``: a private local one, or the cluster at ``address``; one already up is used."""
     if ray.is_initialized():
         yield
         return
@@ -73,7 +73,7 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
             include_dashboard=False if address is None else None,
             log_to_driver=False,
             logging_level=logging.CRITICAL,
-            **({"_temp_dir": folder} if folder else {}),
+            _temp_dir=folder,
         )
         yield
     finally:
@@ -88,7 +88,7 @@ def refuse_impossible(orders: Sequence[Order]) -> None:
     Raises:
         ImpossibleError: naming what is asked and what there is.
     """
-    have = ray.cluster_resources()
+    have = _have()
     for order in orders:
         for kind, each in (("CPU", order.resources.cpus_per_worker), ("GPU", order.resources.gpus_per_worker)):
             asked = each * order.workers
@@ -123,7 +123,7 @@ def execute(orders: Sequence[Order], storage: Storage, watch: Watcher) -> Ending
 
 def _fit(orders: Mapping[str, Order], endings: Endings, watch: Watcher) -> None:
     folder = tempfile.mkdtemp(prefix="retable-tune-")
-    searcher = SourceSearcher(PlanSource({run_id: () for run_id in orders}))
+    searcher = SourceSearcher(PlanSource(dict.fromkeys(orders, ())))
     trainable = tune.with_resources(
         tune.with_parameters(trial, orders=dict(orders)), lambda config: _resources(orders[config["run"]])
     )
@@ -153,15 +153,23 @@ def _fit(orders: Mapping[str, Order], endings: Endings, watch: Watcher) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _resources(order: Order) -> dict[str, float]:
+def _have() -> dict[str, float]:
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return found
+
+
+def _resources(order: Order) -> tune.PlacementGroupFactory:
     if order.workers > 1:
-        return {"memory": 1e6}  # its workers hold the CPUs and GPUs; with CPUs of its own it could wait for ever
-    return {"cpu": order.resources.cpus_per_worker, "gpu": order.resources.gpus_per_worker}
+        return tune.PlacementGroupFactory(
+            [{"memory": 1e6}]
+        )  # its workers hold the CPUs and GPUs; with CPUs of its own it could wait for ever
+    asked = {"CPU": order.resources.cpus_per_worker, "GPU": order.resources.gpus_per_worker}
+    return tune.PlacementGroupFactory([{kind: n for kind, n in asked.items() if n}])
 
 
 def _concurrency(orders: Sequence[Order]) -> int | None:
     """Tune does not see what a trial's own workers hold, so it must not start more trials than fit."""
-    have = ray.cluster_resources()
+    have = _have()
     room = [
         int(have.get(kind, 0.0) // (each * order.workers))
         for order in orders
@@ -187,7 +195,7 @@ def _give_up(order: Order, storage: Storage, endings: Endings) -> None:
     endings.outcome[order.run_id] = "failed", reason
 
 
-class _Callback(tune.Callback):  # type: ignore[misc]  # ray ships no types for it
+class _Callback(tune.Callback):
     """Hears Tune in the driver and tells the watcher."""
 
     def __init__(self, endings: Endings, watch: Watcher):
@@ -199,7 +207,9 @@ class _Callback(tune.Callback):  # type: ignore[misc]  # ray ships no types for 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.watch("started", trial.config["run"], {})
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         run_id = trial.config["run"]
         if "status" in result:
             self.endings.outcome[run_id] = result["status"], result["reason"]
@@ -211,5 +221,3 @@ class _Callback(tune.Callback):  # type: ignore[misc]  # ray ships no types for 
         run_id = trial.config["run"]
         self.endings.deaths[run_id] = self.endings.deaths.get(run_id, 0) + 1
         self.watch("died", run_id, {})
-
-

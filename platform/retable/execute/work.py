@@ -1,4 +1,4 @@
-"""What a trial does, without Ray: claim the run, train it from its newest checkpoint, score its views, write the result."""
+"""What a trial does, without Ray: claim the run, train from the newest checkpoint, score the views, write the result."""
 
 from __future__ import annotations
 
@@ -293,6 +293,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return f"out of memory: {error or 'host memory'}"
     return f"{type(error).__name__}: {error}".strip().splitlines()[0]
-
-
-

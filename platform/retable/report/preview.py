@@ -82,7 +82,8 @@ def show(seen: Mapping[str, Any], out: Console) -> None:
     totals = seen["totals"]
     out.print(
         f"{seen['study']}, profile {seen['profile']}, seeds {', '.join(map(str, seen['seeds']))}: "
-        f"{seen['cells']} cells, {seen['evaluations']} evaluations, {seen['trainings']} trainings, {totals['runs']} runs"
+        f"{seen['cells']} cells, {seen['evaluations']} evaluations, {seen['trainings']} trainings, "
+        f"{totals['runs']} runs"
     )
     for run in seen["runs"]:
         seconds = "" if run["seconds"] is None else f"  about {_duration(run['seconds'])}"
@@ -126,7 +127,7 @@ def _state(record: RunRecord | None) -> str:
 
 
 def _seconds(run: RunSpec, records: Mapping[str, RunRecord]) -> float | None:
-    """Mean measured seconds of finished runs of this config (any seed), else of the same model, clip, batch and epochs."""
+    """Mean measured seconds of finished runs of this config, else of the same model, clip, batch and epochs."""
     exact = [r for r in records.values() if r.status == "done" and r.config_id == run.training.config_id]
     similar = [r for r in records.values() if r.status == "done" and _shape(r.spec["config"]) == _shape(_config(run))]
     times = [r.cost["seconds"] for r in exact or similar if r.cost.get("seconds")]

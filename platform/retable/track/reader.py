@@ -40,6 +40,20 @@ def read(uri: str, study: str) -> dict[str, RunRecord]:
     return {record.run_id: record for record in records}
 
 
+def experiment_id(uri: str, study: str) -> str | None:
+    """The id of the study's experiment; None before anything has been published.
+
+    Raises:
+        TrackingUnavailable: the store is not there, or refuses.
+    """
+    path = sqlite_path(uri)
+    if path is not None and not path.exists():
+        return None
+    with session(uri) as mlflow:
+        found = mlflow.client.get_experiment_by_name(study)
+        return None if found is None else str(found.experiment_id)
+
+
 def _record(client: Any, run: Any) -> RunRecord:
     folder = _local_folder(run.info.artifact_uri)
     if folder is not None:
