@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retable.study.claims import ClaimError, Reference, parse
+from retable.study import load
+from retable.study.claims import ClaimError, Reference, parse, problems
 
 CELLS: dict[Reference, float] = {
     ("table5", "msf-fsam", "top1"): 52.8,
@@ -134,3 +135,44 @@ def test_any_text_is_read_or_refused_with_a_column_inside(text: str) -> None:
     except ClaimError as error:
         column = error.column
     assert 1 <= column <= len(text) + 1
+
+
+STUDY = """
+study: s
+default_profile: p
+base: {model: {name: msfnet}, data: {dataset: ucf101}, recipe: {epochs: 1}}
+profiles: {p: {}}
+tables:
+  - id: t1
+    caption: c
+    columns: {top1: {metric: top1}}
+    rows: [{id: r3d, label: a}, {id: fsam, label: b}]
+claims:
+  - {text: fine, value: t1.fsam.top1 > t1.r3d.top1}
+"""
+
+
+def faults(claim: str) -> list[tuple[int, str, str | None]]:
+    loaded = load.parse(f"{STUDY}  - {{text: x, value: '{claim}'}}\n")
+    return [(p.line, p.message, p.hint) for p in problems(loaded)]
+
+
+def test_claims_on_cells_that_exist_are_in_order() -> None:
+    assert faults("t1.fsam.top1 - t1.r3d.top1") == []
+
+
+def test_a_claim_on_an_unknown_cell_is_located_and_gets_the_nearest_name() -> None:
+    line = len(STUDY.splitlines()) + 1
+    assert faults("t1.fsan.top1 - 1") == [(line, "no table has the cell t1.fsan.top1", "did you mean 't1.fsam.top1'?")]
+
+
+def test_a_claim_that_cannot_be_read_is_located() -> None:
+    ((line, message, hint),) = faults("t1.fsam.top1 -1")
+    assert line == len(STUDY.splitlines()) + 1
+    assert message.startswith("column 14 of the claim: '-' needs a space")
+    assert hint == "ids may hold '-'"
+
+
+def test_a_claim_about_no_cell_is_refused() -> None:
+    ((_, message, _),) = faults("1 + 1")
+    assert "at least one cell" in message

@@ -196,7 +196,7 @@ class _TableBuilder:
         try:
             value = in_unit(self.counts(config, str(cell.metric)), str(cell.metric), column.unit)
         except (ValueError, RuntimeError, LookupError) as error:  # a model that cannot be built at this size
-            note = self.footnotes(f"Could not be counted: {error}")
+            note = self.footnotes(_sentence(f"could not be counted: {error}"))
             return {"status": "failed", "notes": [*filled["notes"], note]}
         return {
             "values": [{"seed": None, "value": value, "run_id": None}],
@@ -220,7 +220,7 @@ class _TableBuilder:
             "difference": self.difference(mean, filled["published"]),
             "status": _status(values, holes),
             "config_id": self.reader.config_id(evaluation),
-            "notes": [*filled["notes"], *(self.footnotes(text) for text in _reasons(holes, bool(values)))],
+            "notes": sorted({*filled["notes"], *(self.footnotes(text) for text in _reasons(holes, bool(values)))}),
         }
 
     def difference(self, value: float | None, published: float | None) -> float | None:

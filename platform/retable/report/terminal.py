@@ -48,17 +48,18 @@ def _blocks(s: Sheet, width: int) -> list[tuple[list[int], Text]]:
         if _width(s, everything, text) <= width:
             return [(everything, text)]
     groups = [list(g) for _, g in itertools.groupby(everything[1:], key=lambda i: s.heads[i].column)]
+    pieces = [part for g in groups for part in ([g] if _width(s, [0, *g], _two_lines) <= width else [[i] for i in g])]
     blocks: list[list[int]] = []
-    for group in groups:
-        if blocks and _width(s, [0, *blocks[-1], *group], _two_lines) <= width:
-            blocks[-1] += group
+    for piece in pieces:
+        if blocks and _width(s, [0, *blocks[-1], *piece], _two_lines) <= width:
+            blocks[-1] += piece
         else:
-            blocks.append(list(group))
+            blocks.append(list(piece))
     return [([0, *block], _two_lines) for block in blocks]
 
 
 def _block(s: Sheet, heads: list[int], text: Text) -> list[str]:
-    shapes = {i: _shape(s, i, text) for i in heads}
+    shapes = {i: _shape(s, i, heads, text) for i in heads}
     total = _width(s, heads, text)
     out = [*_header(s, heads, shapes), "─" * total]
     for line in s.lines:
@@ -91,23 +92,23 @@ def _cell(entry: Entry, k: int, head: Head, shape: tuple[int, int], text: Text) 
     return _pad(_pad(shown, shape[0], right=True) + marks, sum(shape))
 
 
-def _shape(s: Sheet, i: int, text: Text) -> tuple[int, int]:
-    """Widths of a column's text and of its footnote marks."""
+def _shape(s: Sheet, i: int, heads: Sequence[int], text: Text) -> tuple[int, int]:
+    """Widths of a column's text and of its footnote marks, in a block of these heads."""
     head, entries = s.heads[i], [line.entries[i] for line in s.lines]
     texts = max(cell_len(t) for entry in entries for t in text(entry))
     marks = max(cell_len(_marks(entry.marks)) for entry in entries)
     if not _right(head):
         texts, marks = max(cell_len(t) + cell_len(_marks(e.marks)) for e in entries for t in text(e)), 0
     texts = max(texts, cell_len(PARTS.get(head.part, "")))
-    members = [j for j, other in enumerate(s.heads) if other.column == head.column]
+    members = [j for j in heads if s.heads[j].column == head.column]
     if i == members[-1] and head.group:  # the last column of a group takes what the group's name needs more
-        others = sum(sum(_shape(s, j, text)) + len(GAP) for j in members[:-1])
+        others = sum(sum(_shape(s, j, heads, text)) + len(GAP) for j in members[:-1])
         texts = max(texts, cell_len(head.group) - others - marks)
     return texts, marks
 
 
 def _width(s: Sheet, heads: Sequence[int], text: Text) -> int:
-    return sum(sum(_shape(s, i, text)) for i in heads) + len(GAP) * (len(heads) - 1)
+    return sum(sum(_shape(s, i, heads, text)) for i in heads) + len(GAP) * (len(heads) - 1)
 
 
 def _one_line(entry: Entry) -> tuple[str, ...]:

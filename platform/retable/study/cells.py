@@ -99,7 +99,8 @@ def varied_paths(study: Study) -> dict[str, YamlPath]:
             measured = {n: c for n, c in row.cells.items() if table.columns[n].kind != "static"}
             places += [(c.set, (*at, "rows", i, "cells", n, "set")) for n, c in measured.items()]
             for kind, over in (("fuse_over", row.fuse_over), ("mean_over", row.mean_over)):
-                places += [({over.path: over.values}, (*at, "rows", i, kind))] if over else []
+                if over is not None:
+                    found.setdefault(over.path, (*at, "rows", i, kind, "path"))
         for settings, origin in places:
             for path, leaf in leaves(settings, origin).items():
                 found.setdefault(path, leaf.origin)
