@@ -13,6 +13,7 @@ import platform
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class FrameNet(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         widths = (3, 24, 48, 96)
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in widths[1:])
         self.head = nn.Linear(widths[-1], classes)
 
@@ -93,7 +94,7 @@ def fit(model: nn.Module, data: RunData, recipe: Recipe, seed: int) -> float:
         for batch in data.train_batches(epoch, recipe.batch_size, seed=seed):
             logits = model(rgb=normalise(batch.clips))["logits"]
             optimiser.zero_grad()
-            F.cross_entropy(logits, batch.labels).backward()
+            torch.autograd.backward(F.cross_entropy(logits, batch.labels))
             optimiser.step()
             hits += int((logits.argmax(1) == batch.labels).sum())
     return 100 * hits / (data.steps(recipe.batch_size) * recipe.batch_size)
@@ -105,7 +106,7 @@ def score(model: nn.Module, data: RunData, clips: int = 1) -> tuple[Tensor, Tens
     model.eval()
     batches = list(data.eval_batches("test", Protocol(clips=clips), 32))
     logits = torch.cat([model(rgb=normalise(b.clips))["logits"] for b in batches])
-    return logits.unflatten(0, (-1, clips)), torch.cat([b.labels for b in batches])[::clips]
+    return logits.reshape(-1, clips, logits.shape[1]), torch.cat([b.labels for b in batches])[::clips]
 
 
 def msfnet_run(manifest: Manifest, recipe: Recipe, seed: int, cache: Path) -> dict[str, Any]:

@@ -21,6 +21,9 @@ PAIRS: tuple[tuple[str, str], ...] = (
 )
 """Classes that differ only by motion over time."""
 
+SHORTEST = (28, 28, 28, 32, 36, 40)
+"""Frames that a video of each pair needs to hold its longest action and two still frames at either end."""
+
 MIRRORED: tuple[tuple[str, str], ...] = (PAIRS[0], PAIRS[3])
 """Pairs whose labels a horizontal mirror swaps."""
 
@@ -37,6 +40,11 @@ class Variant:
     height: int = 72
     frames: tuple[int, int] = (40, 60)
     fps: int = 25
+
+    def __post_init__(self) -> None:
+        needed = max(SHORTEST[pair] for pair in self.pairs)
+        if self.frames[0] < needed:
+            raise ValueError(f"videos of {self.frames[0]} frames are too short: pairs {self.pairs} need {needed}")
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -1,0 +1,103 @@
+"""Which frames make a clip: properties for every length of video, and the published readings by example."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retable.data import sampling
+from retable.data.config import Clip
+
+clips = st.builds(
+    Clip,
+    frames=st.integers(1, 32),
+    sampling=st.sampled_from(["random_step", "segments"]),
+    max_step=st.integers(1, 10),
+)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@given(n=st.integers(1, 500), clip=clips, seed=st.integers(0, 2**32 - 1))
+def test_training_clips_have_their_length_stay_inside_and_run_forward(n: int, clip: Clip, seed: int) -> None:
+    indices = sampling.train_clip(n, clip, rng(seed))
+    assert indices.shape == (clip.frames,)
+    assert indices.min() >= 0
+    assert indices.max() < n
+    assert (np.diff(indices) >= 0).all()
+
+
+@given(n=st.integers(1, 500), clip=clips, seed=st.integers(0, 2**32 - 1))
+def test_a_random_step_clip_is_evenly_spaced_within_the_cap_when_the_video_is_long_enough(
+    n: int, clip: Clip, seed: int
+) -> None:
+    clip = clip.model_copy(update={"sampling": "random_step"})
+    steps = set(np.diff(sampling.train_clip(n, clip, rng(seed))).tolist())
+    if n >= clip.frames:
+        assert len(steps) <= 1
+        assert all(1 <= step <= clip.max_step for step in steps)
+
+
+@given(n=st.integers(1, 500), clip=clips, seed=st.integers(0, 2**32 - 1))
+def test_segments_gives_one_frame_from_each_equal_segment(n: int, clip: Clip, seed: int) -> None:
+    clip = clip.model_copy(update={"sampling": "segments"})
+    for k, index in enumerate(sampling.train_clip(n, clip, rng(seed)).tolist()):
+        assert (k * n) // clip.frames <= index <= ((k + 1) * n) / clip.frames
+
+
+@given(n=st.integers(1, 500), clip=clips, count=st.integers(1, 10))
+def test_test_clips_are_fixed_valid_and_in_order(n: int, clip: Clip, count: int) -> None:
+    found = sampling.test_clips(n, clip, count)
+    assert len(found) == count
+    for indices in found:
+        assert indices.shape == (clip.frames,)
+        assert indices.min() >= 0
+        assert indices.max() < n
+        assert (np.diff(indices) >= 0).all()
+    firsts = [int(indices[0]) for indices in found]
+    assert firsts == sorted(firsts)
+    assert all(np.array_equal(a, b) for a, b in zip(found, sampling.test_clips(n, clip, count), strict=True))
+
+
+@given(n=st.integers(1, 500), clip=clips)
+def test_one_test_clip_lies_in_the_middle(n: int, clip: Clip) -> None:
+    (indices,) = sampling.test_clips(n, clip, 1)
+    if n >= clip.frames and clip.sampling == "random_step":
+        assert abs(int(indices[0]) - (n - 1 - int(indices[-1]))) <= 1
+
+
+def test_every_step_that_fits_is_drawn_about_equally_often() -> None:
+    clip, draw = Clip(frames=8, max_step=4), rng()
+    steps = [int(np.diff(sampling.train_clip(60, clip, draw))[0]) for _ in range(4000)]
+    counts = np.bincount(steps)[1:]
+    assert counts.size == 4
+    assert (abs(counts / 4000 - 0.25) < 0.03).all()
+
+
+def test_steps_that_do_not_fit_are_never_drawn() -> None:
+    clip, draw = Clip(frames=8, max_step=4), rng()
+    assert {int(np.diff(sampling.train_clip(15, clip, draw))[0]) for _ in range(200)} == {1, 2}
+
+
+def test_a_short_video_repeats_its_last_frame_or_its_segments_frames() -> None:
+    assert sampling.train_clip(3, Clip(frames=5), rng()).tolist() == [0, 1, 2, 2, 2]
+    (segments,) = sampling.test_clips(3, Clip(frames=6, sampling="segments"), 1)
+    assert segments.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_published_readings() -> None:
+    (centre,) = sampling.test_clips(100, Clip(frames=8, max_step=4), 1)
+    assert centre.tolist() == [35, 39, 43, 47, 51, 55, 59, 63]
+    three = sampling.test_clips(100, Clip(frames=32, max_step=2), 3)
+    assert [int(c[0]) for c in three] == [0, 18, 37]
+    (middles,) = sampling.test_clips(80, Clip(frames=8, sampling="segments"), 1)
+    assert middles.tolist() == [5, 15, 25, 35, 45, 55, 65, 75]
+
+
+def test_an_empty_video_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one frame but has 0"):
+        sampling.train_clip(0, Clip(), rng())
