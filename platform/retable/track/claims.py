@@ -6,16 +6,20 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import psutil
 
-from retable.track.storage import Storage, dump, now
+from retable.track.storage import Storage, StorageError, dump, now
 
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
 """On another host, a claim whose heartbeat is older than this is dead."""
+ORPHAN_SECONDS = 20.0
+"""How long a new driver waits for a worker whose driver is gone: Ray stops it within seconds."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +71,12 @@ class ClaimedError(RuntimeError):
         super().__init__(f"run {run_id} is being trained already: {holder}")
 
 
-def holder(storage: Storage, run_id: str) -> Holder | None:
+def holder(storage: Storage, run_id: str, *, clock: Callable[[], float] = time.time) -> Holder | None:
     """The live claim on a run, if there is one. Only the newest attempt can be live: older ones are fenced."""
-    attempts = _attempts(storage, run_id)
-    if not attempts or storage.exists(f"runs/{run_id}/result.json"):
+    newest = _newest(storage, run_id)
+    if newest < 0 or storage.exists(f"runs/{run_id}/result.json"):
         return None
-    folder = f"runs/{run_id}/attempts/{attempts[-1]}"
-    claim = storage.get_json(f"{folder}/claim.json")
-    if claim is None or storage.exists(f"{folder}/released.json"):
-        return None
-    found = Holder(attempts[-1], Process(**claim["worker"]), Process(**claim["driver"]), claim["since"])
-    alive = found.worker.alive()
-    if alive is None:
-        beat = storage.get_json(f"{folder}/beat.json") or claim
-        alive = time.time() - float(beat["time"]) < STALE_SECONDS
-    return found if alive else None
+    return _live(storage, run_id, newest, clock)
 
 
 class Claim:
@@ -91,60 +86,83 @@ class Claim:
         ClaimedError: on entering, if somebody else holds a live claim.
     """
 
-    def __init__(self, storage: Storage, run_id: str, driver: Process):
-        self.storage, self.run_id, self.driver = storage, run_id, driver
+    def __init__(self, storage: Storage, run_id: str, driver: Process, *, clock: Callable[[], float] = time.time):
+        self.storage, self.run_id, self.driver, self.clock = storage, run_id, driver, clock
         self.number = -1
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"beat-{run_id[:8]}", daemon=True)
 
     def __enter__(self) -> Claim:
         while self.number < 0:
-            other = holder(self.storage, self.run_id)
-            if other is not None and not (other.orphaned() and self._outwait(other)):
+            newest = _newest(self.storage, self.run_id)
+            other = _live(self.storage, self.run_id, newest, self.clock) if newest >= 0 else None
+            if other is not None and not (other.orphaned() and _outwait(other)):
                 raise ClaimedError(self.run_id, other)
-            number = max(_attempts(self.storage, self.run_id), default=-1) + 1
-            if self.storage.put_new(self._name(number, "claim"), dump(self._body())):
-                self.number = number
+            # The attempt after the very one that was found dead: if another claimant is faster, this one is not new.
+            if self.storage.put_new(self._name(newest + 1, "claim"), dump(self._body())):
+                self.number = newest + 1
         self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.storage.put_json(self._name(self.number, "released"), {"at": now()})
+        with suppress(StorageError):  # the end of this process releases it too; what went wrong before counts more
+            self.storage.put_json(self._name(self.number, "released"), {"at": now()})
 
     def fenced(self) -> bool:
         """Whether a later attempt has been claimed: this one must write nothing more."""
-        return max(_attempts(self.storage, self.run_id), default=-1) > self.number
-
-    def _outwait(self, other: Holder, seconds: float = 20.0) -> bool:
-        """Wait for a worker whose driver is gone; Ray stops it within seconds."""
-        try:
-            psutil.Process(other.worker.pid).wait(timeout=seconds)
-        except psutil.NoSuchProcess:
-            return True
-        except psutil.TimeoutExpired:
-            return False
-        return True
+        return _newest(self.storage, self.run_id) > self.number
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
-            self.storage.put_json(self._name(self.number, "beat"), {"time": time.time()})
+            with suppress(StorageError):  # a disk that is full for a while must not end the heartbeat
+                self.storage.put_json(self._name(self.number, "beat"), {"time": self.clock()})
 
     def _body(self) -> dict[str, Any]:
         return {
             "worker": asdict(Process.this()),
             "driver": asdict(self.driver),
             "since": now(),
-            "time": time.time(),
+            "time": self.clock(),
         }
 
     def _name(self, number: int, part: str) -> str:
         return f"runs/{self.run_id}/attempts/{number}/{part}.json"
 
 
-def _attempts(storage: Storage, run_id: str) -> list[int]:
-    return sorted(int(name) for name in storage.names(f"runs/{run_id}/attempts") if name.isdigit())
+def _newest(storage: Storage, run_id: str) -> int:
+    """The newest attempt that was claimed, -1 before the first. A folder without a claim belongs to nobody yet."""
+    folder = f"runs/{run_id}/attempts"
+    numbers = sorted((int(name) for name in storage.names(folder) if name.isdigit()), reverse=True)
+    return next((n for n in numbers if storage.exists(f"{folder}/{n}/claim.json")), -1)
+
+
+def _live(storage: Storage, run_id: str, attempt: int, clock: Callable[[], float]) -> Holder | None:
+    """Who holds this attempt; None if it was released or its process is dead."""
+    folder = f"runs/{run_id}/attempts/{attempt}"
+    claim = storage.get_json(f"{folder}/claim.json")
+    if claim is None or storage.exists(f"{folder}/released.json"):
+        return None
+    found = Holder(attempt, Process(**claim["worker"]), Process(**claim["driver"]), claim["since"])
+    alive = found.worker.alive()
+    if alive is None:
+        beat = storage.get_json(f"{folder}/beat.json") or claim
+        alive = clock() - float(beat["time"]) < STALE_SECONDS
+    return found if alive else None
+
+
+def _outwait(other: Holder) -> bool:
+    """Wait for the end of a worker on this host whose driver is gone; False if it goes on, or is on another host."""
+    if other.worker.alive() is None:
+        return False
+    try:
+        psutil.Process(other.worker.pid).wait(timeout=ORPHAN_SECONDS)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired:
+        return False
+    return True
 
 
 def _host() -> str:

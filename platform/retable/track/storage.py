@@ -1,8 +1,9 @@
-"""The truth about runs: one folder per run in any fsspec storage, of immutable objects put atomically.
+"""The truth about runs: one folder per run in any fsspec storage, of objects that are put as a whole.
 
-``runs/<id>/spec.json`` says what it is; ``attempts/<n>/claim.json`` who trains it (``beat.json`` beside it is the heartbeat,
-the only object written over); then ``epochs/<epoch>.<attempt>.json``, ``ckpt/<last|best>.<attempt>.pt``,
-``scores/<view>.parquet`` and ``.json``. ``result.json``, written last, is the only meaning of *finished* (done or failed).
+``runs/<id>/spec.json`` says what it is; ``attempts/<n>/claim.json`` who trains it (``beat.json`` beside it is the
+heartbeat); then ``epochs/<epoch>.<attempt>.json``, ``ckpt/<last|best>.<attempt>.pt``, ``scores/<view>.parquet`` and
+``.json``. ``result.json``, written last, is the only meaning of *finished* (done or failed). Heartbeat, checkpoints and
+``log.txt`` are written over, everything else is written once.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
@@ -25,12 +28,16 @@ from retable.track.records import RunRecord
 class StorageError(OSError):
     """The storage cannot be read or written; the message names the place and the way out."""
 
+    def __str__(self) -> str:
+        return str(self.args[-1])
+
 
 class Storage:
     """A storage folder or bucket prefix: ``./.retable``, ``s3://bucket/prefix``, ``memory://x``."""
 
     def __init__(self, root: str | Path):
-        self.fs, path = fsspec.core.url_to_fs(str(root))
+        # Cached listings would hide what another driver has just written to a bucket.
+        self.fs, path = fsspec.core.url_to_fs(str(root), use_listings_cache=False)
         self.local = isinstance(self.fs, LocalFileSystem)
         self.root = str(Path(path).absolute()) if self.local else path.rstrip("/")
         self.url = self.root if self.local else self.fs.unstrip_protocol(self.root)
@@ -43,15 +50,34 @@ class Storage:
         return bool(self.fs.exists(self.path(name)))
 
     def get(self, name: str) -> bytes | None:
-        """An object's bytes, or None where there is none."""
+        """An object's bytes, or None where there is none.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
         try:
             return bytes(self.fs.cat_file(self.path(name)))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StorageError(error.errno or errno.EIO, f"cannot read {self.path(name)}: {error.strerror}") from error
 
     def get_json(self, name: str) -> dict[str, Any] | None:
+        """A JSON object, or None where there is none.
+
+        Raises:
+            StorageError: it is damaged. Objects are put whole, so something else than retable did that.
+        """
         data = self.get(name)
-        return None if data is None else json.loads(data)
+        if data is None:
+            return None
+        try:
+            value = json.loads(data)
+        except ValueError as error:
+            raise self._damaged(name, str(error)) from error
+        if not isinstance(value, dict):
+            raise self._damaged(name, "not a JSON object")
+        return value
 
     def put(self, name: str, data: bytes) -> None:
         """Write an object as a whole: readers see the old one or the new one, never a part.
@@ -59,17 +85,27 @@ class Storage:
         Raises:
             StorageError: no space, or not writable.
         """
+        _storable(name)
         try:
             if not self.local:
                 self.fs.pipe_file(self.path(name), data)
                 return
             part = self._part(name, data)
-            Path(part).replace(self.path(name))
+            try:
+                part.replace(self.path(name))
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
         except OSError as error:
             raise self._explained(name, error) from error
 
     def put_new(self, name: str, data: bytes) -> bool:
-        """Write an object unless there is one already; False if there is. Atomic against other writers."""
+        """Write an object unless there is one already; False if there is. Atomic against other writers.
+
+        Raises:
+            StorageError: no space, or not writable.
+        """
+        _storable(name)
         try:
             if not self.local:
                 self.fs.pipe_file(self.path(name), data, mode="create")
@@ -78,7 +114,7 @@ class Storage:
             try:
                 os.link(part, self.path(name))
             finally:
-                Path(part).unlink()
+                part.unlink()
         except FileExistsError:
             return False
         except OSError as error:
@@ -90,19 +126,23 @@ class Storage:
 
     def delete(self, name: str) -> None:
         """Remove an object if it is there."""
-        if self.exists(name):
-            self.fs.rm_file(self.path(name))
+        with suppress(FileNotFoundError):
+            if self.exists(name):
+                self.fs.rm_file(self.path(name))
 
     def names(self, folder: str) -> list[str]:
-        """Names of the objects and folders in ``folder``, sorted; none if there is no such folder."""
+        """Names of the objects and folders in ``folder``, sorted; none if there is no such folder.
+
+        Objects that are still being written, or whose writer died, begin with a dot and are left out.
+        """
         try:
             found = self.fs.ls(self.path(folder), detail=False)
         except FileNotFoundError:
             return []
-        return sorted(PurePosixPath(p.rstrip("/")).name for p in found)
+        return sorted(n for n in (PurePosixPath(p.rstrip("/")).name for p in found) if not n.startswith("."))
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """Bytes of every object below ``folder``, by name relative to the storage."""
+        """Bytes of every object below ``folder``, leftovers of writes too, by name relative to the storage."""
         found = self.fs.find(self.path(folder), detail=True)
         return {p.removeprefix(f"{self.root}/"): int(info["size"]) for p, info in found.items()}
 
@@ -140,7 +180,10 @@ class Storage:
         """Each finished epoch's metrics, in order; the first attempt to finish an epoch is the one that counts."""
         first: dict[int, tuple[int, str]] = {}
         for name in self.names(f"runs/{run_id}/epochs"):
-            epoch, attempt = (int(part) for part in name.split(".")[:2])
+            named = re.fullmatch(r"(\d+)\.(\d+)\.json", name)
+            if named is None:
+                continue
+            epoch, attempt = int(named[1]), int(named[2])
             if epoch not in first or attempt < first[epoch][0]:
                 first[epoch] = (attempt, name)
         for epoch in sorted(first):
@@ -150,8 +193,9 @@ class Storage:
 
     def checkpoints(self, run_id: str, kind: str = "last") -> list[str]:
         """Names of the run's checkpoints of a kind (``last`` or ``best``), newest attempt first."""
-        names = [n for n in self.names(f"runs/{run_id}/ckpt") if n.startswith(f"{kind}.") and n.endswith(".pt")]
-        return [f"runs/{run_id}/ckpt/{n}" for n in sorted(names, key=lambda n: -int(n.split(".")[1]))]
+        names = (re.fullmatch(rf"{kind}\.(\d+)\.pt", n) for n in self.names(f"runs/{run_id}/ckpt"))
+        newest_first = sorted((n for n in names if n is not None), key=lambda n: -int(n[1]))
+        return [f"runs/{run_id}/ckpt/{n[0]}" for n in newest_first]
 
     def _evaluations(self, run_id: str) -> dict[str, dict[str, float]]:
         folder = f"runs/{run_id}/scores"
@@ -163,7 +207,7 @@ class Storage:
                     found[name.removesuffix(".json")] = metrics
         return found
 
-    def _part(self, name: str, data: bytes) -> str:
+    def _part(self, name: str, data: bytes) -> Path:
         target = Path(self.path(name))
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.parent / f".{target.name}.{os.getpid()}.{uuid4().hex[:8]}"
@@ -175,16 +219,26 @@ class Storage:
         except OSError:
             part.unlink(missing_ok=True)
             raise
-        return str(part)
+        return part
+
+    def _damaged(self, name: str, why: str) -> StorageError:
+        way_out = "put it back from a copy, or delete it and run the same command again"
+        return StorageError(errno.EIO, f"{self.path(name)} is damaged ({why}); {way_out}")
 
     def _explained(self, name: str, error: OSError) -> StorageError:
         place = self.path(name)
-        if error.errno == errno.ENOSPC:
-            way_out = "free some (retable gc shows what can go) and run the same command again: nothing finished is lost"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            way_out = "free some (retable gc shows what can go) and run the same command again; nothing is lost"
             return StorageError(errno.ENOSPC, f"no space left for {place}; {way_out}")
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return StorageError(error.errno, f"{place} is not writable; choose another --storage")
         return StorageError(error.errno or errno.EIO, f"cannot write {place}: {error.strerror or error}")
+
+
+def _storable(name: str) -> None:
+    """Runs whose dataset was not at hand have provisional ids: what they would store could never be found again."""
+    if name.startswith("runs/~"):
+        raise ValueError(f"provisional ids are never stored: {name}")
 
 
 def dump(value: Any) -> bytes:

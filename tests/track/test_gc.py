@@ -1,0 +1,68 @@
+"""What may be freed: nothing that a table, a resumed run or a run in progress needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from retable.track.claims import Claim, Process
+from retable.track.gc import CACHE, CHECKPOINTS, LEFTOVERS, delete, garbage
+from retable.track.storage import Storage
+
+KEPT = ["attempts/0/claim.json", "attempts/0/released.json", "ckpt/best.1.pt", "ckpt/last.2.pt", "epochs/0.0.json"]
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    storage = Storage(tmp_path / "store")
+    with Claim(storage, "r", Process.this()):
+        pass
+    storage.put("runs/r/epochs/0.0.json", b"{}")
+    for name, size in (("last.0", 10), ("last.1", 20), ("last.2", 40), ("best.0", 80), ("best.1", 160)):
+        storage.put(f"runs/r/ckpt/{name}.pt", b"x" * size)
+    (tmp_path / "store/runs/r/ckpt/.last.3.pt.4242.0123abcd").write_bytes(b"x" * 320)
+    return storage
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    for name, size in (("frames-a", 640), ("frames-b", 1280)):
+        (tmp_path / "cache" / name).mkdir(parents=True)
+        (tmp_path / "cache" / name / "frames.bin").write_bytes(b"x" * size)
+    return tmp_path / "cache"
+
+
+def test_superseded_checkpoints_leftovers_and_decoded_frames_are_found(storage: Storage, cache: Path) -> None:
+    assert garbage(storage, cache) == {
+        CHECKPOINTS: {"runs/r/ckpt/last.1.pt": 20, "runs/r/ckpt/last.0.pt": 10, "runs/r/ckpt/best.0.pt": 80},
+        LEFTOVERS: {"runs/r/ckpt/.last.3.pt.4242.0123abcd": 320},
+        CACHE: {str(cache / "frames-a"): 640, str(cache / "frames-b"): 1280},
+    }
+
+
+def test_what_is_found_is_freed_and_the_newest_checkpoints_stay(storage: Storage, cache: Path) -> None:
+    assert delete(storage, garbage(storage, cache)) == 20 + 10 + 80 + 320 + 640 + 1280
+    assert sorted(storage.sizes("runs/r")) == [f"runs/r/{name}" for name in KEPT]
+    assert storage.get("runs/r/ckpt/last.2.pt") == b"x" * 40
+    assert list(cache.iterdir()) == []
+    assert not any(garbage(storage, cache).values())
+
+
+def test_a_run_that_is_trained_now_is_left_alone_and_its_frames_too(storage: Storage, cache: Path) -> None:
+    with Claim(storage, "r", Process.this()):
+        assert not any(garbage(storage, cache).values())
+
+
+def test_a_run_claimed_since_it_was_looked_at_is_left_alone(storage: Storage, tmp_path: Path) -> None:
+    found = garbage(storage, tmp_path / "none")
+    before = storage.sizes("runs/r/ckpt")
+    with Claim(storage, "r", Process.this()):
+        assert delete(storage, found) == 0
+    assert storage.sizes("runs/r/ckpt") == before
+
+
+def test_an_empty_storage_without_a_cache_has_nothing_to_free(tmp_path: Path) -> None:
+    found = garbage(Storage(tmp_path / "store"), tmp_path / "cache")
+    assert found == {CHECKPOINTS: {}, LEFTOVERS: {}, CACHE: {}}
+    assert delete(Storage(tmp_path / "store"), found) == 0
