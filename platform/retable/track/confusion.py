@@ -52,7 +52,7 @@ def to_svg(counts: NDArray[np.int64], classes: tuple[str, ...]) -> bytes:
     k = len(classes)
     many = k > 40
     cell, margin = (6, 10) if many else (CELL, MARGIN)
-    side = margin + k * cell + 10
+    side = margin + k * cell + (10 if many else 50)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {side} {side}" width="{side}" height="{side}"'
@@ -66,7 +66,7 @@ def to_svg(counts: NDArray[np.int64], classes: tuple[str, ...]) -> bytes:
             parts.append(f'<text x="{margin - 5}" y="{at}" text-anchor="end">{name}</text>')
             parts.append(f'<text transform="translate({at},{margin - 5}) rotate(-60)">{name}</text>')
     if not many:
-        parts.append(f'<text x="5" y="{side - 4}" fill="#666">rows: true class, columns: predicted class</text>')
+        parts.append(f'<text x="5" y="{side - 15}" fill="#666">rows: true class, columns: predicted class</text>')
     return "\n".join([*parts, "</svg>\n"]).encode()
 
 

@@ -88,7 +88,7 @@ def _experiment(client: Any, uri: str, study: Study) -> Any:
         client.restore_experiment(found.experiment_id)
     found = client.get_experiment_by_name(study.study)
     paper = study.paper.title if study.paper else None
-    note = " — ".join(part for part in (study.question, paper) if part)
+    note = "\n\n".join(part for part in (study.question, paper) if part)
     if note and found.tags.get(NOTE) != note:
         client.set_experiment_tag(found.experiment_id, NOTE, note)
     return found

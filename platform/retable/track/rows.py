@@ -89,7 +89,7 @@ def _row(plan: Plan, table: Mapping[str, Any], r: int, records: Mapping[str, Run
     numbers = dict.fromkeys([*row.get("notes", []), *(n for cell in cells.values() for n in cell["notes"])])
     if numbers:
         tags[NOTE] = "\n\n".join(footnotes[n] for n in numbers)[:VALUE_LENGTH]
-    name = f"{row['label']} {row['quoted']}" if row.get("quoted") else row["label"]
+    name = row_name(row)
     tags |= {DISPLAY: " · ".join(line)[:VALUE_LENGTH], "mlflow.runName": name}
     return Entry(
         key=f"row:{variant(plan)}:{table['id']}:{row['id']}",
@@ -132,6 +132,12 @@ def _table(
     )
 
 
+def row_name(row: Mapping[str, Any]) -> str:
+    """The printed label, with the citation of a quoted row if the label does not hold it."""
+    label, quoted = str(row["label"]), row.get("quoted") or ""
+    return label if quoted in label else f"{label} {quoted}"
+
+
 def title(table: Mapping[str, Any]) -> str:
     """``Table 2``, or the id of a table that the paper does not print."""
     return str(table.get("cite") or table["id"])
@@ -141,6 +147,7 @@ def _numbers(column: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, fl
     names = ("mean", "published") if cell["kind"] == "static" else _NUMBERS
     values = {name: _mean(cell) if name == "mean" else cell.get(name) for name in names}
     to = cell.get("to_baseline") or {}
+    values["n"] = cell.get("n") or None
     values |= {VS_BASELINE: to.get("mean"), PAPER_VS_BASELINE: to.get("published")}
     digits = max(2, column.get("decimals") or 0)
     return {f"{column['id']}/{name}": round(float(v), digits) for name, v in values.items() if v is not None}
@@ -175,13 +182,10 @@ def _status(statuses: set[str]) -> Status:
 
 def _verdict(table: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """What the report says of the row's measured cells; where it says nothing, what became of those not done."""
-    found = []
-    for column in table["columns"]:
-        cell = row["cells"][column["id"]]
-        words = "" if column["kind"] in ("static", "text") else _said(cell, column)
-        found += [f"{column['label']}: {words}"] if words else []
-    if found:
-        return " · ".join(found)
+    measured = [column for column in table["columns"] if column["kind"] not in ("static", "text")]
+    found = {column["label"]: _said(row["cells"][column["id"]], column) for column in measured}
+    if any(found.values()):
+        return " · ".join((f"{k}: " if len(measured) > 1 else "") + words for k, words in found.items() if words)
     if row.get("quoted"):
         return f"quoted from {row['quoted']}"
     open_ones = [

@@ -13,10 +13,11 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from retable.track.entries import KIND, in_table
-from retable.track.rows import PAPER_VS_BASELINE, VERDICT, VS_BASELINE, is_text, ours, title
+from retable.track.rows import VERDICT, VS_BASELINE, is_text, ours, row_name, title
 
 TAG = "mlflow.sharedViewState."
 _HEADER = "deflate;"
+COMPARE = "result and curves"  # the charts' section
 Which = Literal["table", "runs"]
 
 
@@ -64,17 +65,21 @@ def table_state(table: Mapping[str, Any], profile: str, comparable: bool) -> dic
     """The table as printed: a line per row, the paper's columns in its order, ours and published side by side."""
     columns: list[tuple[str, int]] = []
     for column in table["columns"]:
-        name = column["id"]
+        name, static = column["id"], column["kind"] == "static"
         if is_text(column):
-            columns.append((_tag(name), 120))
+            columns.append((_tag(name), 110))
             continue
-        columns += [(_tag(ours(name)), 110 if column["kind"] == "static" else 190), (_metric(f"{name}/published"), 125)]
-        if column["kind"] != "static":
+        columns += [
+            (_tag(ours(name)), 90 if static else 150),
+            (_metric(f"{name}/published"), _wide(f"{name}/published")),
+        ]
+        if not static:
             more = ["difference"] if comparable else []
-            more += [VS_BASELINE, PAPER_VS_BASELINE] if table.get("baseline") else []
-            columns += [(_metric(f"{name}/{m}"), 60 + 8 * len(f"{name}/{m}")) for m in (*more, "n")]
-    columns += [(_metric("cost/seconds"), 110), (_tag(VERDICT), 320)]
-    return _state(table_filter(table["id"], profile), "tags.`retable.order`", columns, name_width=260)
+            more += [VS_BASELINE] if table.get("baseline") else []
+            columns += [(_metric(f"{name}/{m}"), _wide(f"{name}/{m}")) for m in (*more, "n")]
+    longest = 70 + 7 * max(len(row_name(row)) for row in table["rows"])
+    columns += [(_tag(VERDICT), 400), (_metric("cost/seconds"), 100)]
+    return _state(table_filter(table["id"], profile), "tags.`retable.order`", columns, name_width=min(longest, 320))
 
 
 def runs_state(table: Mapping[str, Any], profile: str, params: Sequence[str]) -> dict[str, Any]:
@@ -84,13 +89,13 @@ def runs_state(table: Mapping[str, Any], profile: str, params: Sequence[str]) ->
     columns = [(f"params.`{p}`", 130) for p in params]
     columns += [(_metric(f"final/{m}"), 100) for m in metrics] + [(_metric(f"paper/{m}"), 100) for m in metrics]
     columns += [(_metric("cost/seconds"), 110), (_tag(at), 240)]
-    state = _state(f"tags.`{KIND}` = 'run' and tags.`{at}` != ''", f"tags.`{at}`", columns, name_width=230)
-    charts = [_bar(f"final/{m}", "final") for m in metrics]
-    charts += [_line(f"{subset}/{m}", "curves") for m in metrics for subset in ("test", "val")]
-    charts.append(_line("train/loss", "curves"))
+    state = _state(f"tags.`{KIND}` = 'run' and tags.`{at}` != ''", f"tags.`{at}`", columns, name_width=220)
+    charts = [_bar(f"final/{m}", COMPARE) for m in metrics]
+    charts += [_line(f"{subset}/{m}", COMPARE) for m in metrics for subset in ("test", "val")]
+    charts.append(_line("train/loss", COMPARE))
     if params:
-        charts.append(_parallel(params, metrics, "final"))
-    sections = [_section("final"), _section("curves")]
+        charts.append(_parallel(params, metrics, COMPARE))
+    sections = [_section(COMPARE)]
     return {**state, "compareRunCharts": charts, "compareRunSections": sections, "isAccordionReordered": True}
 
 
@@ -106,7 +111,7 @@ def links(base: str, experiment_id: str, table: str, profile: str) -> dict[str, 
 
 
 def _state(search: str, order: str, columns: list[tuple[str, int]], *, name_width: int) -> dict[str, Any]:
-    widths = {"attributes.`Run Name`": name_width, **dict(columns), "runDateAndNestInfo": 130, "duration": 80}
+    widths = {"attributes.`Run Name`": name_width, **dict(columns), "runDateAndNestInfo": 95, "duration": 80}
     return {
         "searchFilter": search,
         "orderByKey": order,
@@ -133,6 +138,11 @@ def _state(search: str, order: str, columns: list[tuple[str, int]], *, name_widt
 def _metrics(table: Mapping[str, Any]) -> list[str]:
     kinds = [c["metric"] for c in table["columns"] if c["kind"] not in ("static", "text") and c.get("metric")]
     return list(dict.fromkeys(kinds))
+
+
+def _wide(metric: str) -> int:
+    """Pixels for a metric's column: its heading, or six digits."""
+    return max(60, 18 + round(6.2 * len(metric)))
 
 
 def _tag(name: str) -> str:

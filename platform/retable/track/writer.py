@@ -16,7 +16,7 @@ from typing import Any
 from retable.track import confusion
 from retable.track.entries import CONTENT, CURVES, KEY, KIND, NOTE, REASON, Dataset, Entry, digest, in_table
 
-BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow's limits for one call of log_batch
+BATCH = 800  # metrics a call: MLflow takes 1000 items, of these 100 params and 100 tags
 
 
 @dataclass
@@ -95,7 +95,7 @@ class Writer:
 
     def _create(self, entry: Entry) -> Any:
         start = int((time.time() - entry.seconds) * 1000)
-        tags = {KEY: entry.key, KIND: entry.tags[KIND]}
+        tags = {KEY: entry.key, **entry.tags, **entry.first}
         return self.client.create_run(self.done.experiment_id, start_time=start, tags=tags, run_name=entry.name)
 
     def _contradicts(self, entry: Entry, run: Any) -> bool:
@@ -109,7 +109,7 @@ class Writer:
         return entry.tags[KIND] == "row" and not set(run.data.metrics) <= set(entry.finals)
 
     def _update(self, entry: Entry, run: Any) -> bool:
-        """Write what differs. The hash of the files comes last: without it the next publish writes them again."""
+        """Write what differs. The hash of the files comes last: without it the next publish writes all of it again."""
         written = run.data.tags.get(CONTENT, "")
         stale = written != _content(entry) and written != f"{entry.content}+"
         batch = self._differences(entry, run)
@@ -118,13 +118,13 @@ class Writer:
             self._write_files(entry, run.info.run_id)
         if stale and entry.dataset and not (run.inputs and run.inputs.dataset_inputs):
             self._write_dataset(entry.dataset, run.info.run_id)
-        self._write_batch(run.info.run_id, **batch)
         for tag in self._outdated(entry, run.data.tags):
             self.client.delete_tag(run.info.run_id, tag)
         if status:
             self._write_status(entry, run)
         if stale:
-            self.client.set_tag(run.info.run_id, CONTENT, _content(entry))
+            batch["tags"].append(self.entities.RunTag(CONTENT, _content(entry)))
+        self._write_batch(run.info.run_id, **batch)
         return stale or status or any(batch.values())
 
     def _differences(self, entry: Entry, run: Any) -> dict[str, list[Any]]:
@@ -151,9 +151,11 @@ class Writer:
 
     def _write_batch(self, run_id: str, *, metrics: list[Any], params: list[Any], tags: list[Any]) -> None:
         """Metrics first: the tag that says how long the curves are must not stand before they do."""
-        for kind, items in (("metrics", metrics), ("params", params), ("tags", tags)):
-            for start in range(0, len(items), BATCH[kind]):
-                self.client.log_batch(run_id, **{kind: items[start : start + BATCH[kind]]})
+        whole = len(metrics) - len(metrics) % BATCH
+        for start in range(0, whole, BATCH):
+            self.client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+        if metrics[whole:] or params or tags:
+            self.client.log_batch(run_id, metrics=metrics[whole:], params=params, tags=tags)
 
     def _write_files(self, entry: Entry, run_id: str) -> None:
         files = {**entry.files, **(entry.more_files() if entry.more_files else {})}
