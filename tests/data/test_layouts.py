@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,50 @@ def test_kinetics_names_the_column_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "val.csv").write_text("label,youtube_id,time_start\n")
     with pytest.raises(DatasetError, match="time_end"):
         layouts.layout_of("kinetics400").read(tmp_path, 1)
+
+
+@pytest.mark.parametrize(("dataset", "folder"), [("hmdb51", "hmdb51_org"), ("jhmdb", "ReCompressed_Videos")])
+def test_hmdb51_and_jhmdb_read_coded_lists_and_group_by_source(tmp_path: Path, dataset: str, folder: str) -> None:
+    files = [f"Film_{k}_wave_u_cm_np1_fr_med_0.avi" for k in range(3)]
+    touch(tmp_path, *(f"{folder}/wave/{file}" for file in files), f"{folder}/clap/A_clap_u_0.avi")
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits/wave_test_split2.txt").write_text(f"{files[0]} 1 \n{files[1]} 2 \n{files[2]} 0 \n")
+    (tmp_path / "splits/clap_test_split2.txt").write_text("A_clap_u_0.avi 2\n")
+    listing = layouts.layout_of(dataset).read(tmp_path, 2)
+    assert listing.classes == ("clap", "wave")
+    assert [(i.path, i.label, i.subset, i.group) for i in listing.items] == [
+        (f"{folder}/clap/A_clap_u_0.avi", 0, "test", "A"),
+        (f"{folder}/wave/{files[0]}", 1, "train", "Film_0"),
+        (f"{folder}/wave/{files[1]}", 1, "test", "Film_1"),
+    ]
+
+
+def test_hmdb51_refuses_an_unknown_code(tmp_path: Path) -> None:
+    touch(tmp_path, "videos/clap/A_clap_u_0.avi")
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits/clap_test_split1.txt").write_text("A_clap_u_0.avi 3\n")
+    with pytest.raises(DatasetError, match="a line must be"):
+        layouts.layout_of("hmdb51").read(tmp_path, 1)
+
+
+@pytest.mark.parametrize("prefix", ["", "something-something-v2-"])
+def test_something_v2_reads_templates_and_tests_on_validation(tmp_path: Path, prefix: str) -> None:
+    left, right = "Pushing something from left to right", "Pushing something from right to left"
+    touch(tmp_path, "videos/7.webm", "videos/12.webm")
+    (tmp_path / "labels").mkdir()
+    lists = {
+        "labels": {right: "1", left: "0"},
+        "train": [{"id": "7", "label": "pushing a cup", "template": "Pushing [something] from right to left"}],
+        "validation": [{"id": "12", "label": "pushing a pen", "template": "Pushing [something] from left to right"}],
+    }
+    for name, content in lists.items():
+        (tmp_path / f"labels/{prefix}{name}.json").write_text(json.dumps(content))
+    layout = layouts.layout_of("something_v2")
+    listing = layout.read(tmp_path, 1)
+    assert listing.classes == (left, right)
+    assert [(i.path, i.label, i.subset) for i in listing.items] == [
+        ("videos/7.webm", 1, "train"),
+        ("videos/12.webm", 0, "test"),
+    ]
+    assert layout.flip(listing.classes) == ((left, right),)
+    assert layout.flip((left, "Opening something")) == ()

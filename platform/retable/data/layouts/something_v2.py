@@ -1,0 +1,61 @@
+"""Something-Something V2: 174 templates such as "Pushing [something] from left to right"; WebM videos by number.
+
+The test labels are not public: papers report on the validation set, which is our test subset.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from retable.data.errors import DatasetError
+from retable.data.layouts import FlipRule, Item, Listing, Subset, find_folder
+
+NUM_CLASSES = 174
+SPLITS = (1,)
+TREE = (
+    "<folder>/{20bn-something-something-v2|videos}/<id>.webm"
+    " and <folder>/{labels|annotations}/{labels,train,validation}.json (or with the prefix something-something-v2-)"
+)
+_SUBSETS: tuple[tuple[Subset, str], ...] = (("train", "train"), ("test", "validation"))
+
+
+def read(root: Path, split: int) -> Listing:
+    """All training and validation videos; classes in the order of the labels file. A video is its own group.
+
+    Raises:
+        DatasetError: a folder or file is missing, or a template is not among the labels.
+    """
+    del split
+    videos = find_folder(root, ("20bn-something-something-v2", "videos"), "Something-Something V2 videos")
+    lists = find_folder(root, ("labels", "annotations"), "Something-Something V2 labels")
+    numbers: dict[str, str] = _load(lists, "labels")
+    classes = tuple(sorted(numbers, key=lambda name: int(numbers[name])))
+    index = {name: label for label, name in enumerate(classes)}
+    items: list[Item] = []
+    for subset, name in _SUBSETS:
+        for entry in _load(lists, name):
+            template = entry["template"].replace("[", "").replace("]", "")
+            if template not in index:
+                raise DatasetError(f"{lists}: template {template!r} of video {entry['id']} is not among the labels")
+            path = (videos.relative_to(root) / f"{entry['id']}.webm").as_posix()
+            items.append(Item(path, index[template], template, subset, entry["id"]))
+    return Listing(classes, tuple(items))
+
+
+def flip(classes: tuple[str, ...]) -> FlipRule:
+    """A mirror swaps templates that differ only by left and right."""
+    return tuple((name, _mirrored(name)) for name in classes if name < _mirrored(name) and _mirrored(name) in classes)
+
+
+def _mirrored(name: str) -> str:
+    return " ".join({"left": "right", "right": "left"}.get(word, word) for word in name.split(" "))
+
+
+def _load(folder: Path, name: str) -> Any:
+    places = [folder / f"{name}.json", folder / f"something-something-v2-{name}.json"]
+    path = next((p for p in places if p.is_file()), None)
+    if path is None:
+        raise DatasetError(f"list file is missing: looked for {' and '.join(map(str, places))}")
+    return json.loads(path.read_text(encoding="utf-8"))
