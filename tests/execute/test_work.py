@@ -200,5 +200,3 @@ def test_spec_json_holds_what_determines_the_run(workspace: Workspace) -> None:
     assert spec["config"]["model"]["groups"] == 3
     assert spec["semantics"].keys() == {"model", "pipeline", "loop"}
     assert spec["dataset"]["fingerprint"]
-
-

@@ -1,0 +1,70 @@
+"""kill -9 of the driver in the middle of ``retable run``, and the same command again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from retable.execute.driver import still_missing
+from retable.execute.work import carry_out, train_and_score
+from retable.study.load import load
+from retable.workspace import Workspace
+from tests.execute.small import TEXT
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "retable.cli", *words]
+
+
+def environment(workspace: Workspace, storage: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "RETABLE_STORAGE": str(storage),
+        "RETABLE_DATA": str(workspace.data_root),
+        "RETABLE_CACHE": str(workspace.cache),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def table(workspace: Workspace, storage: Path, study: Path) -> list[Any]:
+    done = subprocess.run(
+        command("table", str(study), "--format", "json", "--offline"),
+        env=environment(workspace, storage), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return [row["cells"]["top1"] for row in json.loads(done.stdout)["tables"][0]["rows"]]
+
+
+def test_a_killed_driver_loses_nothing_and_repeats_no_finished_epoch(workspace: Workspace, tmp_path: Path) -> None:
+    study = tmp_path / "small.yaml"
+    study.write_text(TEXT.replace("epochs: 2", "epochs: 12"))
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    run = command("run", str(study), "--offline", "--cpus", "2")
+
+    driver = subprocess.Popen(run, env=environment(workspace, killed), stderr=subprocess.PIPE, text=True)
+    assert driver.stderr is not None
+    for line in driver.stderr:
+        if "epoch" in line:
+            break
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.stderr.close()
+    driver.wait()
+    results = list(killed.glob("runs/*/result.json"))
+    assert len(results) < 2, "the study was over before it could be killed"
+
+    again = subprocess.run(run, env=environment(workspace, killed), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    for folder in (killed / "runs").iterdir():
+        epochs = Counter(int(f.name.split(".")[0]) for f in (folder / "epochs").glob("*.json"))
+        assert epochs == Counter(range(12)), f"{folder.name} repeated an epoch"
+    assert any(f.name.split(".")[1] != "0" for f in killed.glob("runs/*/epochs/*.json")), "nothing was resumed"
+
+    undisturbed = Workspace(str(whole), workspace.data_root)
+    for order in still_missing(undisturbed.plan(load(study)), undisturbed).orders:
+        carry_out(order, lambda attempt, order=order: train_and_score(order, attempt, device="cpu"))  # type: ignore[misc]
+    assert table(workspace, killed, study) == table(workspace, whole, study)
