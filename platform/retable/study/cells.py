@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from retable.study.problems import YamlPath
@@ -78,7 +78,8 @@ def demands(
                 try:
                     cells.append(asker.demand(name))
                 except Unresolvable as error:
-                    faults |= {(f.path, f.origin, f.message): f for f in error.faults}
+                    for fault in error.faults:
+                        faults.setdefault((fault.path, fault.origin, fault.message), asker.named(name, fault))
     return Demands(tuple(cells), tuple(faults.values()))
 
 
@@ -133,6 +134,13 @@ class _Asker:
         if column.kind == "static":
             return Demand(base.table, base.row, name, "static", metric, static=self._resolve(name, {}))
         return Demand(base.table, base.row, name, column.kind, metric, tree=self._tree(name))
+
+    def named(self, column: str, fault: Fault) -> Fault:
+        """A fault of settings that do not go together also names the cell that joins them, if it stands elsewhere."""
+        if "." in fault.path or fault.origin[:4] == ("tables", self.t, "rows", self.r):
+            return fault
+        cell = f"first asked for by {self.table.id}.{self.row.id}.{column}"
+        return replace(fault, hint=f"{fault.hint}; {cell}" if fault.hint else cell)
 
     def _hole(self, name: str, column: Column) -> str | None:
         if column.kind == "text":

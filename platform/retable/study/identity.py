@@ -18,7 +18,11 @@ PROVISIONAL = "~"
 
 
 def canonical(value: Any) -> str:
-    """The one JSON text of plain data: sorted keys, no spaces, integral floats as ``1.0``; NaN and infinity refused."""
+    """The one JSON text of plain data: sorted keys, no spaces; NaN and infinity are refused.
+
+    ``1`` and ``1.0`` differ here: whether they are the same setting is known to a config's types only, which make both
+    the same value first. ``-0.0`` is ``0.0``.
+    """
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -44,7 +48,7 @@ def config_id(
     body = config.model_dump(mode="json")
     name = body["data"].pop("dataset")
     if "name" in body["model"]:  # a plug-in's path is not part of what it computes
-        body["model"]["name"] = PurePath(body["model"]["name"]).stem
+        body["model"]["name"] = PurePath(body["model"]["name"]).name
     key = digest(
         {
             "config": body,
@@ -77,6 +81,8 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"an id cannot hold {value}")
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"an id cannot hold {value}")
+        return value + 0.0  # -0.0 equals 0.0, but prints differently
     return value

@@ -15,7 +15,7 @@ from retable.study.cells import Combine, Demand, Score, Tree
 from retable.study.config import Config, Data, Protocol, Resources
 from retable.study.load import LoadedStudy
 from retable.study.problems import Problem, StudyError, nearest
-from retable.study.resolve import Leaf, Leaves, Resolved, profile_leaves
+from retable.study.resolve import Resolved, leaves, profile_leaves
 from retable.study.schema import Study
 
 Subset = Literal["test", "val"]
@@ -172,13 +172,13 @@ def make_plan(
     study = loaded.study
     name = profile or study.default_profile
     _known(loaded, name, tables, rows)
-    user: Leaves = {path: Leaf(value, ("--set",)) for path, value in (settings or {}).items()}
+    user = leaves(settings or {}, ("--set",))
     asked = cells_of.demands(study, name, settings=user, tables=tables, rows=rows)
     if asked.faults:
         raise StudyError(_located(loaded, fault.origin, fault) for fault in asked.faults)
     builder = _Builder(world)
     cells = tuple(builder.cell(demand) for demand in asked.cells)
-    return Plan(study, name, tuple(seeds), cells, builder.evaluations, builder.merged(), dict(settings or {}))
+    return Plan(study, name, tuple(dict.fromkeys(seeds)), cells, builder.evaluations, builder.merged(), dict(settings or {}))
 
 
 def check(loaded: LoadedStudy) -> list[Problem]:
@@ -255,7 +255,7 @@ def _known(loaded: LoadedStudy, profile: str, tables: Sequence[str], rows: Seque
             hint = nearest(glob, [t.id for t in study.tables])
             problems.append(loaded.source.problem(("tables",), f"there is no table {glob!r}", hint=hint))
     ids = [r.id for t in chosen for r in t.rows]
-    for glob in rows:
+    for glob in rows if chosen else ():
         if not any(cells_of.matches(i, [glob]) for i in ids):
             problems.append(loaded.source.problem(("tables",), f"there is no row {glob!r}", hint=nearest(glob, ids)))
     if problems:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,14 +77,17 @@ def leaves(tree: Mapping[str, Any], origin: YamlPath, prefix: str = "") -> Leave
 
 
 def overlay(*layers: Leaves) -> Leaves:
-    """Later layers win. Naming another model drops the knobs of the one before it; a scalar replaces a subtree."""
+    """Later layers win. Naming another model drops the knobs of the one before it.
+
+    A scalar replaces a subtree, and a setting below a scalar replaces the scalar.
+    """
     merged: Leaves = {}
     for layer in layers:
         name = layer.get("model.name")
         if name is not None and name.value != _value(merged, "model.name"):
             merged = {p: leaf for p, leaf in merged.items() if not p.startswith("model.")}
         for path in layer:
-            merged = {p: leaf for p, leaf in merged.items() if p != path and not p.startswith(f"{path}.")}
+            merged = {p: leaf for p, leaf in merged.items() if not _overlap(p, path)}
         merged |= layer  # at the end, so that the last leaf is the one set last
     return merged
 
@@ -112,7 +116,10 @@ def resolve(settings: Leaves, profile: Profile) -> Resolved:
     protocol = _section("protocol", tree.get("protocol", {}), settings, faults)
     resources = _section("resources", tree.get("resources", {}), settings, faults)
     if not isinstance(data, Data):
-        raise Unresolvable(faults)
+        unsized: list[Fault] = []
+        _model(dict(tree.get("model", {})), Data(dataset="", num_classes=2), settings, unsized)
+        # What the model says of its knobs together may hang on the clip's size, which is unknown here.
+        raise Unresolvable([*faults, *(f for f in unsized if f.path != "model")])
     data = _counted(data, settings, faults)
     model = _model(dict(tree.get("model", {})), data, settings, faults)
     if faults:
@@ -127,15 +134,25 @@ def _value(settings: Leaves, path: str) -> Any:
     return settings[path].value if path in settings else None
 
 
+def _overlap(path: str, other: str) -> bool:
+    return path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.")
+
+
 def _nest(settings: Leaves, faults: list[Fault]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for path, leaf in settings.items():
         *parents, last = path.split(".")
-        if parents[:1] == [] or parents[0] not in SECTIONS:
-            section = parents[0] if parents else last
-            faults.append(
-                Fault(path, leaf.origin, f"unknown section {section!r}", leaf.value, nearest(section, SECTIONS))
-            )
+        section = path.partition(".")[0]
+        if section not in SECTIONS:
+            message = f"unknown section {section!r}"
+            faults.append(Fault(path, leaf.origin, message, leaf.value, nearest(section, SECTIONS)))
+            continue
+        if not parents:
+            message = f"is a section, so it cannot be {leaf.value!r}"
+            faults.append(Fault(path, leaf.origin, message, leaf.value, f"set {path}.NAME"))
+            continue
+        if isinstance(leaf.value, float) and not math.isfinite(leaf.value):
+            faults.append(Fault(path, leaf.origin, f"must be finite, but is {leaf.value}", leaf.value))
             continue
         node = tree
         for parent in parents:
