@@ -11,6 +11,10 @@ from retable.study.config import Recipe
 from retable.study.plan import Cell, Plan, Training
 from retable.track.records import RunRecord
 
+MACS = (
+    "Operations are multiply-accumulates of one view: convolutions, linear layers and matrix products,"
+    " half of their FLOPs; no normalisation, activation or pooling."
+)
 CROPS = {"center": "centre crop", "three": "3 crops", "ten": "10 crops"}
 CHECKPOINTS = {"last": "weights after the last epoch", "best_val": "weights of the best epoch on held-out videos"}
 
@@ -23,6 +27,7 @@ def comparable(plan: Plan) -> bool:
 
 def provenance(plan: Plan, cells: Iterable[Cell], reader: Reader, seeds: tuple[int, ...]) -> dict[str, Any]:
     """Provenance of the cells of one table; ``sentences`` says it in words."""
+    cells = list(cells)
     asked = [cell.evaluation for cell in cells if cell.evaluation is not None]
     trainings = {key: plan.trainings[key] for e in asked for key in plan.trainings_of(e)}
     records = {r.run_id: r for e in asked for r in reader.used(e, seeds)}
@@ -37,7 +42,8 @@ def provenance(plan: Plan, cells: Iterable[Cell], reader: Reader, seeds: tuple[i
         "devices": _counted(r.environment.get("device") for r in records.values()),
         "versions": _versions(records.values()),
     }
-    return found | {"sentences": _sentences(plan, found, list(reader.notes.values()))}
+    notes = [MACS] if any(cell.metric == "gmacs" and cell.static is not None for cell in cells) else []
+    return found | {"sentences": _sentences(plan, found, [*notes, *reader.notes.values()])}
 
 
 def protocol_words(protocol: Protocol) -> str:
