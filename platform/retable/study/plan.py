@@ -178,7 +178,8 @@ def make_plan(
         raise StudyError(_located(loaded, fault.origin, fault) for fault in asked.faults)
     builder = _Builder(world)
     cells = tuple(builder.cell(demand) for demand in asked.cells)
-    return Plan(study, name, tuple(dict.fromkeys(seeds)), cells, builder.evaluations, builder.merged(), dict(settings or {}))
+    once = tuple(dict.fromkeys(seeds))
+    return Plan(study, name, once, cells, builder.evaluations, builder.merged(), dict(settings or {}))
 
 
 def check(loaded: LoadedStudy) -> list[Problem]:
