@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +13,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from tests.train.fakes import Blobs, Kept, make_job
 
 from retable.data.config import Protocol
 from retable.data.loader import Batch
 from retable.train.evaluate import evaluate
 from retable.train.loop import train
+from tests.train.fakes import Blobs, Kept, make_job
 
 
 def wait_for_the_end() -> None:
@@ -48,6 +49,19 @@ class Files(Kept):
             wait_for_the_end()
 
 
+class Seeing(Blobs):
+    """Keeps the first numbers that the training process would draw in every update."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws: list[float] = []
+
+    def train_batches(self, *args: Any, **kwargs: Any) -> Iterator[Batch]:
+        for batch in super().train_batches(*args, **kwargs):
+            self.draws.append(torch.rand(()).item())
+            yield batch
+
+
 class Stalling(Blobs):
     """Stops before the second update of the second epoch."""
 
@@ -67,7 +81,7 @@ def rank(number: int, world: int, folder: Path) -> None:
     """Train with ``world`` processes, resume from the middle of the first epoch, score subsets of several sizes."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=world)
     job = make_job(checkpoint_steps=1, workers=world, accumulation=2, model={"dropout": 0.4})
-    data, sink = Blobs(), Kept()
+    data, sink = Seeing(), Kept()
     model = train(job, data, sink, rank=number, world=world)
     states: list[Any] = [sink.states]
     dist.broadcast_object_list(states, src=0)
@@ -78,6 +92,7 @@ def rank(number: int, world: int, folder: Path) -> None:
         "resumed": again.state_dict(),
         "plain": train(plain, Blobs(), Kept(), rank=number, world=world).state_dict(),
         "trained": data.trained,
+        "draws": data.draws,
         "states": len(sink.states),
         "last": states[0][-1],
     }
@@ -85,6 +100,7 @@ def rank(number: int, world: int, folder: Path) -> None:
         scores = evaluate(model, Blobs(test=videos), Protocol(clips=2), "test", batch_size=3, rank=number, world=world)
         found[f"scores of {videos}"] = torch.from_numpy(scores.probs)
     torch.save(found, folder / f"{number}.pt")
+    gc.collect()  # what still holds the process group in a reference cycle would abort the process at its end
     dist.destroy_process_group()
 
 

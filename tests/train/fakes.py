@@ -24,15 +24,18 @@ class Blobs:
     """A blob on noise that moves right, down or not at all: three classes, uint8 clips of 4 x 8 x 8.
 
     With ``swap``, moving right and moving down trade places in a mirror (not true, but a permutation), and half of the
-    ten crops are mirrored. ``wasteful`` data draws from torch's global generator, as a ``DataLoader`` does.
+    ten crops are mirrored. ``wasteful`` data draws from torch's global generator, as a ``DataLoader`` does. ``scale``
+    enlarges the frames.
     """
 
     classes = ("right", "down", "still")
 
-    def __init__(self, *, test: int = 7, val: int = 0, swap: bool = False, wasteful: bool = False) -> None:
+    def __init__(
+        self, *, test: int = 7, val: int = 0, swap: bool = False, wasteful: bool = False, scale: int = 1
+    ) -> None:
         self.counts: dict[str, int] = {"train": 26, "val": val, "test": test}
         self.flip_permutation: Tensor | None = torch.tensor([1, 0, 2]) if swap else None
-        self.wasteful = wasteful
+        self.wasteful, self.scale = wasteful, scale
         self.trained: list[list[int]] = []
 
     def videos(self, subset: Subset) -> tuple[str, ...]:
@@ -53,7 +56,8 @@ class Blobs:
                 first = update * batch_size + (rank * micro + m) * part
                 rows = order[first : first + part].tolist()
                 self.trained.append(rows)
-                yield _batch([clip("train", i, noise=(seed, epoch, i)) for i in rows], rows, [False] * part)
+                clips = [self._frames("train", i, (seed, epoch, i)) for i in rows]
+                yield _batch(clips, rows, [False] * part)
 
     def eval_batches(
         self, subset: Subset, protocol: Protocol, batch_size: int, *, rank: int = 0, world: int = 1
@@ -64,8 +68,11 @@ class Blobs:
         ]
         for first in range(0, len(views), batch_size):
             chunk = views[first : first + batch_size]
-            clips = [clip(subset, video, noise=(view,) if view else ()) for video, view in chunk]
+            clips = [self._frames(subset, video, (view,) if view else ()) for video, view in chunk]
             yield _batch(clips, [video for video, _ in chunk], [crops == 10 and view % 2 == 1 for _, view in chunk])
+
+    def _frames(self, subset: str, video: int, noise: tuple[int, ...]) -> NDArray[np.uint8]:
+        return clip(subset, video, noise).repeat(self.scale, axis=1).repeat(self.scale, axis=2)
 
 
 def clip(subset: str, video: int, noise: tuple[int, ...] = ()) -> NDArray[np.uint8]:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.train.fakes import Blobs, Kept, make_job, same
 
 from retable.train.checkpoint import CheckpointMismatch, CorruptCheckpoint, stamp, unpack
 from retable.train.evaluate import load_model
 from retable.train.loop import train
+from tests.train.fakes import Blobs, Kept, make_job, same
 
 
 def final_state(**recipe: Any) -> bytes:

@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tests.train.fakes import Blobs, Kept, clip, make_job
 
 from retable.data.config import Protocol
 from retable.data.loader import Batch
@@ -19,6 +18,7 @@ from retable.train.evaluate import evaluate, metrics
 from retable.train.loop import train
 from retable.train.model import build_model, input_specs, to_inputs
 from retable.train.process import isolated
+from tests.train.fakes import Blobs, Kept, clip, make_job
 
 CPU = torch.device("cpu")
 Crops = Literal["center", "three", "ten"]

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.train.fakes import Blobs, Kept, clip, make_job, numbers, same
 
 from retable.data.loader import Batch
 from retable.train.checkpoint import unpack
@@ -17,6 +16,7 @@ from retable.train.job import Job
 from retable.train.loop import NonFiniteLoss, train
 from retable.train.model import build_model, to_inputs
 from retable.train.process import isolated
+from tests.train.fakes import Blobs, Kept, clip, make_job, numbers, same
 
 CPU = torch.device("cpu")
 PLAIN: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "epochs": 1}

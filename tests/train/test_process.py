@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.train.fakes import Blobs, Kept, make_job
 
 from retable.train.loop import NonFiniteLoss, train
 from retable.train.process import isolated, rng_kept, rng_state, seed_everything, set_rng_state
+from tests.train.fakes import Blobs, Kept, make_job
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")

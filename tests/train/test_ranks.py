@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.train.fakes import Blobs, Kept, make_job, same
 
 from retable.data.config import Protocol
 from retable.train.evaluate import evaluate, load_model
 from retable.train.loop import train
+from tests.train.fakes import Blobs, Kept, make_job, same
 
 ROOT = Path(__file__).resolve().parents[2]
 Found = list[dict[str, Any]]
@@ -47,6 +47,10 @@ def test_shards_are_disjoint_and_make_up_every_batch(found: Found) -> None:
     train(make_job(), whole, Kept())
     joined = [sorted([*a, *b, *c, *d]) for a, b, c, d in zip(one[::2], one[1::2], two[::2], two[1::2], strict=True)]
     assert joined == [sorted(rows) for rows in whole.trained]
+
+
+def test_ranks_drop_out_different_features(found: Found) -> None:
+    assert not set(found[0]["draws"]) & set(found[1]["draws"])
 
 
 def test_only_rank_0_calls_the_sink(found: Found) -> None:

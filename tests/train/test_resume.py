@@ -13,12 +13,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.train.fakes import Blobs, Kept, make_job, numbers, same
 
 from retable.data.config import Protocol
+from retable.registry import load
 from retable.train.evaluate import evaluate
 from retable.train.job import Job
 from retable.train.loop import train
+from tests.train.fakes import Blobs, Kept, make_job, numbers, same
 
 ROOT = Path(__file__).resolve().parents[2]
 LIVELY = {"dropout": 0.4, "penalty": 0.1, "smooth": 0.1}
@@ -75,6 +76,16 @@ def test_resuming_again_and_again_changes_nothing(
         train(job, Blobs(), sink, state=state)
         state = sink.states[stop] if stop < len(sink.states) else state
     assert_same_end(whole, outcome(job, Kept(), state=state))
+
+
+def test_a_real_model_resumes_too() -> None:
+    knobs = {**load("msfnet").tiny.model_dump(), "name": "msfnet", "num_classes": 3, "frames": 4, "size": 16}
+    job = make_job(checkpoint_steps=1, model=knobs, batch_size=4, epochs=1)
+    whole, resumed = Kept(), Kept()
+    model = train(job, Blobs(scale=2, test=2), whole)
+    again = train(job, Blobs(scale=2, test=2), resumed, state=whole.states[2])
+    assert same(model.state_dict(), again.state_dict())
+    assert numbers(whole.metrics) == numbers(resumed.metrics)
 
 
 def test_saving_inside_epochs_changes_nothing() -> None:

@@ -49,9 +49,11 @@ class State:
 
 
 def stamp(config: Config) -> str:
-    """A config's id inside checkpoints: every setting but the dataset's name, which may change while its files stay."""
+    """A config's id inside checkpoints: every setting but those that say where files are, which may move."""
     body = config.model_dump(mode="json")
     body["data"].pop("dataset")
+    if body["model"].get("weights", "none") != "none":
+        body["model"]["weights"] = "given"
     return digest(body)
 
 

@@ -21,6 +21,7 @@ from retable.train.meter import Meter, NonFiniteLoss, means
 from retable.train.model import build_model, channels_last, input_specs, load_weights, to_device, to_inputs
 from retable.train.optim import build_optimizer, learning_rate, set_learning_rate
 from retable.train.process import gather, isolated, rng_kept, rng_state, seed_everything, set_rng_state
+from retable.weights.load import load_pretrained
 
 if TYPE_CHECKING:
     from retable.data.loader import Batch
@@ -52,13 +53,16 @@ def train(
         CheckpointMismatch: ``state`` is of another config or seed.
         CorruptCheckpoint: ``state`` is damaged.
         NonFiniteLoss: the loss became NaN or infinite.
+        WeightsError: the config's initial weights are missing here, damaged, or of another network.
         ValueError: the job cannot run here (number of workers, classes, or precision).
     """
     recipe = job.config.recipe
     _refuse_impossible(job, data, torch.device(device), world)
     with isolated(job, device):
         run = _Run(job, torch.device(device), rank, world)
-        if state is not None:
+        if state is None:
+            load_pretrained(run.model, job.config.model)
+        else:
             run.restore(unpack(state))
         while run.epoch < recipe.epochs:
             lr = _train_epoch(run, data, sink)
