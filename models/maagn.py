@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck
 
 from retable.nn import InputSpec, Outputs
+from retable.nn.pretrained import inflate, take
 
 PAPER = "maagn"
 SEMANTICS = 1
@@ -38,7 +39,7 @@ class Config(BaseModel):
     num_classes: int = Field(174, ge=2)
     frames: int = Field(8, ge=1)
     size: int = Field(224, ge=8, description="side of a frame, pixels; below 48 the res5 map is a single pixel")
-    weights: str = "none"
+    weights: str = Field("none", description="none, imagenet, imagenet-v2, a path, or a URL with #sha256=")
     backbone: Literal["resnet50", "resnet101"] = "resnet50"
     backbone_temporal: Literal["tsm", "slowonly"] = "tsm"
     width: int = Field(64, ge=4, description="channels of the stem")
@@ -104,6 +105,20 @@ class Config(BaseModel):
 
 def inputs(config: Config) -> dict[str, InputSpec]:
     return {"rgb": InputSpec(shape=(config.frames, 3, config.size, config.size))}
+
+
+def architecture(config: Config) -> str:
+    """The image network whose published weights fit the trunk.
+
+    Raises:
+        ValueError: the config shrinks the trunk.
+    """
+    if (config.width, config.depth_divisor) != (64, 1):
+        raise ValueError(
+            f"published weights are of a whole {config.backbone}: set width 64 and depth_divisor 1"
+            f" (not {config.width} and {config.depth_divisor}), or weights none"
+        )
+    return config.backbone
 
 
 def _odd(frames: int) -> str:
@@ -442,6 +457,12 @@ class Model(nn.Module):
         """The auxiliary head's weighted cross-entropy, where there is one (it runs while training only)."""
         aux_logits = outputs.get("maps", {}).get("aux_logits")
         return {} if aux_logits is None else {"aux": AUX_WEIGHT * F.cross_entropy(aux_logits, labels)}
+
+    def pretrained(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The trunk's tensors from those of torchvision's ResNet; slow-only's temporal kernels are inflated ones."""
+        ours = {f"trunk.{name}": value for name, value in self.trunk.state_dict().items()}
+        found = take(state, {name: name.removeprefix("trunk.") for name in ours}, left_out=("fc.",))
+        return {name: inflate(x, ours[name].shape[2]) if ours[name].dim() == 5 else x for name, x in found.items()}
 
     def _features(self, rgb: Tensor) -> dict[str, Tensor]:
         """Raw outputs of the last two stages, (B, C, T, H, W)."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,17 +19,21 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
-from retable.nn import InputSpec, Outputs
+from retable.nn import IMAGENET, InputSpec, Normalisation, Outputs
+from retable.nn.pretrained import take
 
 PAPER = "mast"
 SEMANTICS = 1
 
+T = TypeVar("T")
 Position = Literal["conv4", "conv5", "conv6"]
 POSITIONS: tuple[Position, ...] = ("conv4", "conv5", "conv6")
 SQUEEZE = 16
 """Channel reduction of the temporal branch (section 3.2)."""
 ATTEND = 64
 """Hidden width of the two linear layers behind a scale's weight; the paper gives none."""
+CAFFE = Normalisation(mean=(128 / 255, 117 / 255, 104 / 255), std=(1 / 255,) * 3)
+"""What BN-Inception's public weights were trained on: pixels from 0 to 255 less a mean, here in the order R, G, B."""
 
 
 class Config(BaseModel):
@@ -44,7 +48,7 @@ class Config(BaseModel):
     frames: int = Field(8, ge=2, description="N, one frame from each of N equal segments")
     size: int = Field(224, ge=8, description="side of the square input, pixels")
     backbone: Literal["resnet50", "vgg16", "bninception"] = "resnet50"
-    weights: str = "none"
+    weights: str = Field("none", description="none, imagenet, imagenet-v2, a path, or a URL with #sha256=")
     positions: tuple[Position, ...] = Field(POSITIONS, description="stages that a module follows; [] for none")
     modules: Literal["attention", "temporal", "both"] = "both"
     depthwise_motion: bool = Field(False, description="one 3x3 filter per channel in the temporal branch, as in STM")
@@ -441,7 +445,23 @@ class RelationHead(nn.Module):
 
 
 def inputs(config: Config) -> dict[str, InputSpec]:
-    return {"rgb": InputSpec((config.frames, 3, config.size, config.size))}
+    caffe = config.backbone == "bninception" and config.weights != "none"
+    return {"rgb": InputSpec((config.frames, 3, config.size, config.size), "rgb", CAFFE if caffe else IMAGENET)}
+
+
+def architecture(config: Config) -> str:
+    """The image network whose published weights fit the trunk.
+
+    Raises:
+        ValueError: the config shrinks the trunk.
+    """
+    whole = config.width == 64 and (config.backbone == "vgg16" or config.stem == 7)
+    if not whole or (config.backbone == "resnet50" and config.blocks != (3, 4, 6, 3)):
+        raise ValueError(
+            f"published weights are of a whole {config.backbone}: set width 64, stem 7 and blocks [3, 4, 6, 3] (not"
+            f" {config.width}, {config.stem} and {list(config.blocks)}), or weights none"
+        )
+    return config.backbone
 
 
 class Model(nn.Module):
@@ -499,15 +519,42 @@ class Model(nn.Module):
         """Names of the parameters and buffers that torchvision's image model can fill -> its names for them."""
         if self.config.backbone == "bninception":
             return {}
-        names = {f"trunk.{name}": name for name in self.trunk.state_dict()}
+        return self._to_fill({f"trunk.{name}": name for name in self.trunk.state_dict()})
+
+    def pretrained(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The trunk's tensors from those of torchvision's image model, or of BN-Inception's public Caffe conversion.
+
+        The latter expects blue first, and some of its files give batch norm's vectors a leading axis of 1.
+        """
+        caffe = self.config.backbone == "bninception"
+        names = {f"trunk.{name}": caffe_name(name) if caffe else name for name in self.trunk.state_dict()}
+        found = take(state, names, left_out=("fc.", "last_linear.", "classifier."))
+        if caffe:
+            found = {name: x.squeeze(0) if "_bn." in names[name] and x.dim() == 2 else x for name, x in found.items()}
+            found["trunk.conv1.0.weight"] = found["trunk.conv1.0.weight"].flip(1)
+        return self._to_fill(found)
+
+    def _to_fill(self, named: dict[str, T]) -> dict[str, T]:
+        """Without what is in conv5, if that starts from random values."""
         if self.config.conv5_init == "pretrained":
-            return names
-        return {ours: theirs for ours, theirs in names.items() if not _in_conv5(theirs)}
+            return named
+        return {name: value for name, value in named.items() if not _in_conv5(name)}
+
+
+def caffe_name(name: str) -> str:
+    """The Caffe model's name of a parameter of :class:`BNInception`: ``blocks.3a.convs.3x3.1.bias`` -> its
+    ``inception_3a_3x3_bn.bias``."""
+    *path, part, kind = name.split(".")
+    stems = {"conv1": "conv1_7x7_s2", "conv2_reduce": "conv2_3x3_reduce", "conv2": "conv2_3x3"}
+    layer = f"inception_{path[1]}_{path[3]}" if path[0] == "blocks" else stems[path[0]]
+    return f"{layer}{'_bn' if part == '1' else ''}.{kind}"
 
 
 def _in_conv5(name: str) -> bool:
-    stage, _, rest = name.partition(".")
-    return stage == "layer4" or (stage == "features" and int(rest.split(".")[0]) >= 24)
+    _, stage, rest, *_ = name.split(".")
+    return (stage, rest) in {("blocks", b) for b in ("4e", "5a", "5b")} or (
+        stage == "layer4" or (stage == "features" and int(rest) >= 24)
+    )
 
 
 CONFIGS: dict[str, Config] = {

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from retable.nn import IMAGENET, InputSpec, Normalisation, Outputs
+from retable.nn.pretrained import across_modalities, take
 
 PAPER = "statsn"
 SEMANTICS = 1
@@ -49,7 +50,7 @@ class Config(BaseModel):
     stream: Literal["rgb", "flow"] = "rgb"
     flow_length: int = Field(10, ge=1, description="consecutive flow fields per stack, two channels each")
     backbone: Backbone = "resnet152"
-    weights: str = "none"
+    weights: str = Field("none", description="none, imagenet, imagenet-v2, a path, or a URL with #sha256=")
     spatial_attention: bool = True
     tsn: bool = Field(True, description="several segments per clip; without it a clip is one frame")
     key_frames: bool = Field(True, description="weigh a segment's frames by LSTM attention; without it, equally")
@@ -120,6 +121,19 @@ def inputs(config: Config) -> dict[str, InputSpec]:
     if config.stream == "flow":
         return {"flow": InputSpec((t, 2 * config.flow_length, s, s), "flow", FLOW)}
     return {"rgb": InputSpec((t, 3, s, s), "rgb", IMAGENET)}
+
+
+def architecture(config: Config) -> str:
+    """The image network whose published weights fit the trunk.
+
+    Raises:
+        ValueError: there is no trunk, or a tiny one.
+    """
+    if config.head_only:
+        raise ValueError("head_only works on features and has no trunk to fill: set weights none")
+    if config.backbone == "tiny":
+        raise ValueError("there are no weights for backbone tiny: set weights none, or a resnet")
+    return config.backbone
 
 
 def resnet_trunk(name: Backbone, in_channels: int) -> nn.Sequential:
@@ -259,6 +273,14 @@ class Model(nn.Module):
         focus = (alpha * last).mean((2, 3))  # apart from the plain term: 1 + alpha would round alpha away in bf16
         features = last.mean((2, 3)) + self.config.sf_scale * focus
         return {"features": features.view(b, t, -1), "alpha": alpha.view(b, t, *alpha.shape[2:])}
+
+    def pretrained(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The trunk's tensors from those of torchvision's ResNet; flow's first convolution sees RGB's mean."""
+        found = take(state, {f"trunk.{name}": name for name in self.trunk.state_dict()}, left_out=("fc.",))
+        if self.config.stream == "flow":
+            first = "trunk.conv1.weight"
+            found[first] = across_modalities(found[first], 2 * self.config.flow_length)
+        return found
 
     def label_losses(self, outputs: Outputs, labels: Tensor, *, judged: Tensor | None = None) -> dict[str, Tensor]:
         """Temporal-attention regularisation (equations 12 to 14): attention on frames that do not show their class.

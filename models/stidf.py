@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from torch import Tensor, nn
 
 from retable.nn import InputSpec, Normalisation, Outputs
+from retable.nn.pretrained import take
 
 PAPER = "stidf"
 SEMANTICS = 1
@@ -38,7 +39,7 @@ class Config(BaseModel):
     num_classes: int = Field(101, ge=2)
     frames: int = Field(17, ge=1, description="T")
     size: int = Field(224, ge=8, description="side of the square inputs, pixels")
-    weights: str = "none"
+    weights: str = Field("none", description="none, imagenet, imagenet-v2, a path, or a URL with #sha256=")
     flow_length: int = Field(4, ge=1, description="L, flow fields centred on each frame")
     flow_channels: Literal[2, 3] = Field(2, description="channels per field: x and y, or a rendered image")
     fusion: Literal["conv3d", "conv2d", "sum"] = Field("conv3d", description="conv2d: 1x3x3; sum: of the two streams")
@@ -79,6 +80,20 @@ class Config(BaseModel):
     def grid(self) -> int:
         """Side of the fused maps, g."""
         return self.size >> len(self.pools)
+
+
+def architecture(config: Config) -> str:
+    """The image network whose published weights fit the trunks and fc6.
+
+    Raises:
+        ValueError: the config shrinks them.
+    """
+    if (config.width, config.grid // 2, config.fc6_width) != (64, 7, 4096):
+        raise ValueError(
+            f"published weights are of VGG-16 at 224 pixels: set width 64, size 224 and fc6_width 4096 (not"
+            f" {config.width}, {config.size} and {config.fc6_width}) with all pools, or weights none"
+        )
+    return "vgg16"
 
 
 def vgg(cin: int, config: Config) -> nn.Sequential:
@@ -227,6 +242,10 @@ class Model(nn.Module):
             f"temporal.{name}": f"features.{name}" for name in self.temporal.state_dict() if not name.startswith("0.")
         }
         return names | {f"fc6.{kind}": f"classifier.0.{kind}" for kind in ("weight", "bias")}
+
+    def pretrained(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Both trunks' and fc6's tensors from those of torchvision's VGG-16."""
+        return take(state, self.torchvision_names(), left_out=("classifier.3.", "classifier.6."))
 
 
 CONFIGS: dict[str, Config] = {

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck
 
 from retable.nn import InputSpec, Outputs
+from retable.nn.pretrained import take
 
 PAPER = "Lin et al., TSM: Temporal Shift Module, ICCV 2019 (arXiv:1811.08383)"
 SEMANTICS = 1
@@ -31,7 +32,7 @@ class Config(BaseModel):
     num_classes: int = Field(174, ge=2)
     frames: int = Field(8, ge=1)
     size: int = Field(224, ge=8, description="side of a frame, pixels")
-    weights: str = "none"
+    weights: str = Field("none", description="none, imagenet, imagenet-v2, a path, or a URL with #sha256=")
     backbone: Literal["resnet50", "resnet101"] = "resnet50"
     width: int = Field(64, ge=8, multiple_of=8, description="channels of the stem; an eighth of them is shifted")
     depth_divisor: int = Field(1, ge=1, description="bottlenecks per stage = the backbone's / this, rounded up")
@@ -45,6 +46,20 @@ class Config(BaseModel):
 
 def inputs(config: Config) -> dict[str, InputSpec]:
     return {"rgb": InputSpec(shape=(config.frames, 3, config.size, config.size))}
+
+
+def architecture(config: Config) -> str:
+    """The image network whose published weights fit the trunk.
+
+    Raises:
+        ValueError: the config shrinks the trunk.
+    """
+    if (config.width, config.depth_divisor) != (64, 1):
+        raise ValueError(
+            f"published weights are of a whole {config.backbone}: set width 64 and depth_divisor 1"
+            f" (not {config.width} and {config.depth_divisor}), or weights none"
+        )
+    return config.backbone
 
 
 def shift(x: Tensor, frames: int) -> Tensor:
@@ -121,6 +136,10 @@ class Model(nn.Module):
         pooled = self.trunk(rgb.flatten(0, 1)).mean((2, 3))
         segment_logits = self.classifier(self.dropout(pooled)).unflatten(0, (-1, self.config.frames))
         return {"logits": segment_logits.mean(1), "maps": {"segment_logits": segment_logits}}
+
+    def pretrained(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The trunk's tensors from those of torchvision's ResNet."""
+        return take(state, {f"trunk.{name}": name for name in self.trunk.state_dict()}, left_out=("fc.",))
 
 
 CONFIGS = {"tsm": Config(), "tsm-r101": Config(backbone="resnet101")}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 from retable.nn import InputSpec, Outputs
+from retable.nn.pretrained import take
 
 PAPER = "Wang et al., Temporal Segment Networks, ECCV 2016 (arXiv:1608.00859)"
 SEMANTICS = 1
@@ -28,7 +29,7 @@ class Config(BaseModel):
     num_classes: int = Field(174, ge=2)
     frames: int = Field(8, ge=1, description="segments, one frame each")
     size: int = Field(224, ge=8, description="side of a frame, pixels")
-    weights: str = "none"
+    weights: str = Field("none", description="none, imagenet, imagenet-v2, a path, or a URL with #sha256=")
     backbone: Literal["resnet50", "resnet101"] = "resnet50"
     width: int = Field(64, ge=1, description="channels of the stem")
     depth_divisor: int = Field(1, ge=1, description="bottlenecks per stage = the backbone's / this, rounded up")
@@ -42,6 +43,20 @@ class Config(BaseModel):
 
 def inputs(config: Config) -> dict[str, InputSpec]:
     return {"rgb": InputSpec(shape=(config.frames, 3, config.size, config.size))}
+
+
+def architecture(config: Config) -> str:
+    """The image network whose published weights fit the trunk.
+
+    Raises:
+        ValueError: the config shrinks the trunk.
+    """
+    if (config.width, config.depth_divisor) != (64, 1):
+        raise ValueError(
+            f"published weights are of a whole {config.backbone}: set width 64 and depth_divisor 1"
+            f" (not {config.width} and {config.depth_divisor}), or weights none"
+        )
+    return config.backbone
 
 
 def stage(c_in: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
@@ -83,6 +98,10 @@ class Model(nn.Module):
         pooled = self.trunk(rgb.flatten(0, 1)).mean((2, 3))
         segment_logits = self.classifier(self.dropout(pooled)).unflatten(0, (-1, rgb.shape[1]))
         return {"logits": segment_logits.mean(1), "maps": {"segment_logits": segment_logits}}
+
+    def pretrained(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The trunk's tensors from those of torchvision's ResNet."""
+        return take(state, {f"trunk.{name}": name for name in self.trunk.state_dict()}, left_out=("fc.",))
 
 
 CONFIGS = {"tsn": Config(), "tsn-r101": Config(backbone="resnet101")}
