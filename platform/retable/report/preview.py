@@ -41,9 +41,7 @@ def preview(plan: Plan, records: Mapping[str, RunRecord], cache: Mapping[str, in
             if len(cells) > 1
         ],
         "unsupported": [
-            {"config_id": key, "reason": t.unsupported, "cells": [_place(c) for c in plan.users[key]]}
-            for key, t in plan.trainings.items()
-            if t.unsupported
+            {"reason": reason, "cells": [_place(c) for c in cells]} for reason, cells in plan.unsupported.items()
         ],
         "totals": {
             "runs": len(runs),

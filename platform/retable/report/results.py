@@ -183,6 +183,9 @@ class _TableBuilder:
         }
         if cell.static is not None:
             return filled | self.static(cell, cell.static, column, filled)
+        if cell.unsupported is not None:
+            notes = [*filled["notes"], self.footnotes(_sentence(cell.unsupported))]
+            return filled | {"status": "unsupported", "notes": notes}
         if cell.evaluation is not None:
             return filled | self.measured(cell, cell.evaluation, filled)
         return filled if cell.hole == "text" else filled | self.hole(row, filled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from retable.study.plan import Evaluation, Plan, Training
+from retable.study.plan import FUSE_UNSUPPORTED, Evaluation, Plan, Training
 from retable.track.records import RunRecord
 
 WORST_FIRST = ("unsupported", "failed", "running", "missing")
@@ -62,7 +62,7 @@ class Reader:
         """The evaluation's metric for one seed."""
         node = self.plan.evaluations[evaluation]
         if node.kind == "fuse":
-            return Hole("unsupported", "fusing the scores of several runs is not supported yet")
+            return Hole("unsupported", FUSE_UNSUPPORTED)
         if node.kind == "mean":
             return self._mean(node, metric, seed)
         return self._scored(self.plan.trainings[str(node.config_id)], str(node.view), metric, seed)

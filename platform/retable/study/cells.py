@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from retable.study.problems import YamlPath
 from retable.study.resolve import Fault, Leaf, Leaves, Resolved, Unresolvable, leaves, overlay, profile_leaves, resolve
-from retable.study.schema import Column, Kind, Over, Row, Study, Table
+from retable.study.schema import (
+    MACHINE_METRICS,
+    UNSUPPORTED_METRICS,
+    Column,
+    InitFrom,
+    Kind,
+    Over,
+    Row,
+    Study,
+    Table,
+)
 
 
 @dataclass(frozen=True)
 class Score:
-    """One training per seed, scored under one protocol."""
+    """One training per seed, scored under one protocol. ``parent``: the training that it starts from."""
 
     resolved: Resolved
+    parent: Resolved | None = None
+    use: Literal["weights", "features"] | None = None
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,11 @@ Tree = Score | Combine
 
 @dataclass(frozen=True)
 class Demand:
-    """What one cell asks for. ``hole`` says why nothing is asked for (quoted, not in the paper, text)."""
+    """What one cell asks for.
+
+    ``hole`` says why nothing is asked for (quoted, not in the paper, text); ``unsupported`` why its metric cannot be
+    computed yet. Metrics of the machine ask for no training.
+    """
 
     table: str
     row: str
@@ -43,6 +59,7 @@ class Demand:
     tree: Tree | None = None
     static: Resolved | None = None
     hole: str | None = None
+    unsupported: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,10 +106,12 @@ def matches(name: str, globs: Iterable[str]) -> bool:
     return not globs or any(fnmatch.fnmatchcase(name, g) for g in globs)
 
 
-def varied_paths(study: Study) -> dict[str, YamlPath]:
-    """Config paths that some measured column, row or cell varies, with the first place that does."""
+def varied_paths(study: Study, tables: Sequence[str] = ()) -> dict[str, YamlPath]:
+    """Config paths that some measured column, row or cell of ``tables`` (globs) varies, with the first such place."""
     found: dict[str, YamlPath] = {}
     for t, table in enumerate(study.tables):
+        if not matches(table.id, tables):
+            continue
         at: YamlPath = ("tables", t)
         places = [(c.set, (*at, "columns", n, "set")) for n, c in table.columns.items() if c.kind != "static"]
         places += [(r.set, (*at, "rows", i, "set")) for i, r in enumerate(table.rows)]
@@ -128,12 +147,18 @@ class _Asker:
         column = self.table.columns[name]
         hole = self._hole(name, column)
         metric = column.metric or self._operand_metric(column)
-        base = Demand(self.table.id, self.row.id, name, column.kind, metric, hole=hole)
+        base = Demand(
+            self.table.id, self.row.id, name, column.kind, metric, hole=hole,
+            unsupported=None if hole else UNSUPPORTED_METRICS.get(metric or ""),
+        )  # fmt: skip
         if hole is not None:
             return base
         if column.kind == "static":
-            return Demand(base.table, base.row, name, "static", metric, static=self._resolve(name, {}))
-        return Demand(base.table, base.row, name, column.kind, metric, tree=self._tree(name))
+            return replace(base, static=self._resolve(name, {}))
+        if metric in MACHINE_METRICS:
+            self._resolve(name, {})  # its faults are found, and nothing is trained
+            return base
+        return replace(base, tree=self._tree(name))
 
     def named(self, column: str, fault: Fault) -> Fault:
         """A fault of settings that do not go together also names the cell that joins them, if it stands elsewhere."""
@@ -147,7 +172,11 @@ class _Asker:
             return "text"
         if self.row.quoted is not None:
             return f"quoted from {self.row.quoted}" if self.row.quoted else "quoted"
-        if name in self.row.published and self.row.published[name] is None and not column.hidden:
+        if column.hidden:
+            users = [(n, c) for n, c in self.table.columns.items() if name in (*c.fuse, *c.mean_of)]
+            holes = [self._hole(n, c) for n, c in users]
+            return "not in the paper" if holes and all(holes) else None
+        if name in self.row.published and self.row.published[name] is None:
             return "not in the paper"
         return None
 
@@ -156,26 +185,39 @@ class _Asker:
         return next((o.metric or self._operand_metric(o) for o in operands), None)
 
     def _tree(self, name: str) -> Tree:
+        """A mean over splits stands outside: the streams of one split are fused first, whichever way they are given."""
+        return self._over("mean", self.row.mean_over, {}, lambda here: self._column(name, here))
+
+    def _column(self, name: str, extra: Leaves) -> Tree:
         column = self.table.columns[name]
         if column.fuse:
-            return Combine(
-                "fuse", tuple(self._tree(n) for n in column.fuse), column.weights or _equal(len(column.fuse))
-            )
+            parts = tuple(self._column(n, extra) for n in column.fuse)
+            return Combine("fuse", parts, column.weights or _equal(len(parts)))
         if column.mean_of:
-            return Combine("mean", tuple(self._tree(n) for n in column.mean_of), _equal(len(column.mean_of)))
-        return self._over(name, self.row.mean_over, "mean", {})
+            parts = tuple(self._column(n, extra) for n in column.mean_of)
+            return Combine("mean", parts, _equal(len(parts)))
+        return self._over("fuse", self.row.fuse_over, extra, lambda here: self._score(name, here))
 
-    def _over(self, name: str, over: Over | None, kind: Literal["fuse", "mean"], extra: Leaves) -> Tree:
-        """Mean over its values of the fusion over its values of one training."""
-        inner = self.row.fuse_over if kind == "mean" else None
+    def _over(
+        self, kind: Literal["fuse", "mean"], over: Over | None, extra: Leaves, inner: Callable[[Leaves], Tree]
+    ) -> Tree:
         if over is None:
-            return self._over(name, inner, "fuse", extra) if kind == "mean" else Score(self._resolve(name, extra))
+            return inner(extra)
         origin: YamlPath = ("tables", self.t, "rows", self.r, f"{kind}_over")
-        parts = []
-        for value in over.values:
-            here = extra | {over.path: Leaf(value, origin)}
-            parts.append(self._over(name, inner, "fuse", here) if kind == "mean" else Score(self._resolve(name, here)))
-        return Combine(kind, tuple(parts), over.weights or _equal(len(parts)))
+        parts = tuple(inner(extra | {over.path: Leaf(value, origin)}) for value in over.values)
+        return Combine(kind, parts, over.weights or _equal(len(parts)))
+
+    def _score(self, name: str, extra: Leaves) -> Score:
+        resolved, (start, origin) = self._resolve(name, extra), self._init_from
+        if start is None or self.study.profiles[self.profile].one_stage:
+            return Score(resolved)
+        return Score(resolved, self._resolve(name, extra | leaves(start.set, (*origin, "set"))), start.use)
+
+    @property
+    def _init_from(self) -> tuple[InitFrom | None, YamlPath]:
+        if self.row.init_from is not None:
+            return self.row.init_from, ("tables", self.t, "rows", self.r, "init_from")
+        return self.table.init_from, ("tables", self.t, "init_from")
 
     def _resolve(self, name: str, extra: Leaves) -> Resolved:
         at: YamlPath = ("tables", self.t)
@@ -186,10 +228,13 @@ class _Asker:
             layers.append(leaves(part.set, (*origin, "set")))
             layers.append(leaves(part.protocol, (*origin, "protocol"), "protocol"))
         layers.append(leaves(cell.set, (*row_at, "cells", name, "set")) if cell else {})
-        layers.append(extra)
-        return resolve(
-            overlay(*layers, profile_leaves(self.study, self.profile), self.settings), self.study.profiles[self.profile]
-        )
+        layers += [extra, profile_leaves(self.study, self.profile), *self._where(), self.settings]
+        return resolve(overlay(*layers), self.study.profiles[self.profile], self.study.datasets)
+
+    def _where(self) -> list[Leaves]:
+        parts = enumerate(self.study.profiles[self.profile].where)
+        fits = [(i, w) for i, w in parts if matches(self.table.id, w.tables) and matches(self.row.id, w.rows)]
+        return [leaves(w.set, ("profiles", self.profile, "where", i, "set")) for i, w in fits]
 
 
 def _equal(n: int) -> tuple[float, ...]:

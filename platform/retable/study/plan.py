@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from retable.study.resolve import Resolved, leaves, profile_leaves
 from retable.study.schema import Study
 
 Subset = Literal["test", "val"]
+FUSE_UNSUPPORTED = "fusing the scores of several runs is not supported yet"
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table and what fills it: an evaluation's metric, a static count, or a hole with its reason."""
+    """One cell of a table and what fills it: an evaluation's metric, a static count, or a hole with its reason.
+
+    ``unsupported`` says why its metric cannot be computed yet; :attr:`Plan.unsupported` has all such reasons.
+    """
 
     table: str
     row: str
@@ -118,6 +123,7 @@ class Cell:
     evaluation: str | None = None
     static: Config | None = None
     hole: str | None = None
+    unsupported: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,26 @@ class Plan:
         if node.config_id is not None:
             return (node.config_id,)
         return tuple(dict.fromkeys(c for part in node.parts for c in self.trainings_of(part)))
+
+    @cached_property
+    def unsupported(self) -> dict[str, tuple[Cell, ...]]:
+        """What cannot be done yet: each reason with the cells that it leaves empty."""
+        found: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            reasons = [cell.unsupported] if cell.unsupported else []
+            for reason in dict.fromkeys((*reasons, *self._reasons(cell.evaluation))):
+                found.setdefault(reason, []).append(cell)
+        return {reason: tuple(cells) for reason, cells in found.items()}
+
+    def _reasons(self, evaluation: str | None) -> list[str]:
+        if evaluation is None:
+            return []
+        node = self.evaluations[evaluation]
+        if node.config_id is not None:
+            reason = self.trainings[node.config_id].unsupported
+            return [reason] if reason else []
+        own = [FUSE_UNSUPPORTED] if node.kind == "fuse" else []
+        return own + [reason for part in node.parts for reason in self._reasons(part)]
 
     @cached_property
     def users(self) -> dict[str, tuple[Cell, ...]]:
@@ -187,24 +213,33 @@ def check(loaded: LoadedStudy) -> list[Problem]:
     ablations."""
     study = loaded.study
     problems: dict[str, Problem] = {}
-    varied = cells_of.varied_paths(study)
     for name in study.profiles:
-        for path, leaf in profile_leaves(study, name).items():
+        found = [*_overlaid(loaded, name)]
+        asked = cells_of.demands(study, name)
+        found += [_located(loaded, fault.origin, fault) for fault in asked.faults] or _unused_knobs(
+            loaded, name, asked.cells
+        )
+        problems |= {str(problem): problem for problem in found}
+    return [*problems.values(), *claims.problems(loaded)]
+
+
+def _overlaid(loaded: LoadedStudy, name: str) -> Iterator[Problem]:
+    """Settings of a profile on paths that the tables vary: the cells would lose their difference."""
+    study = loaded.study
+    places = [(profile_leaves(study, name), cells_of.varied_paths(study))]
+    for i, where in enumerate(study.profiles[name].where):
+        found = leaves(where.set, ("profiles", name, "where", i, "set"))
+        places.append((found, cells_of.varied_paths(study, where.tables)))
+    for overlay, varied in places:
+        for path, leaf in overlay.items():
             if path in varied and path.split(".")[0] in ("model", "data", "recipe", "protocol"):
                 line = loaded.source.marks.get(varied[path], (0, 0))[0]
-                problem = loaded.source.problem(
+                yield loaded.source.problem(
                     leaf.origin,
                     f"profile {name!r} overlays {path}, which line {line} varies: its cells would all be equal",
                     leaf.value,
                     "take it out of the profile",
                 )
-                problems.setdefault(str(problem), problem)
-        asked = cells_of.demands(study, name)
-        found = [_located(loaded, fault.origin, fault) for fault in asked.faults]
-        if not found:
-            found = _unused_knobs(loaded, name, asked.cells)
-        problems |= {str(problem): problem for problem in found}
-    return [*problems.values(), *claims.problems(loaded)]
 
 
 def _unused_knobs(loaded: LoadedStudy, profile: str, cells: Sequence[Demand]) -> list[Problem]:
@@ -273,35 +308,23 @@ class _Builder:
         self.views: dict[str, dict[str, View]] = {}
 
     def cell(self, demand: Demand) -> Cell:
-        base = Cell(demand.table, demand.row, demand.column, demand.kind, demand.metric, hole=demand.hole)
+        base = Cell(
+            demand.table, demand.row, demand.column, demand.kind, demand.metric,
+            hole=demand.hole, unsupported=demand.unsupported,
+        )  # fmt: skip
         if demand.static is not None:
-            return Cell(base.table, base.row, base.column, base.kind, base.metric, static=demand.static.config)
+            return replace(base, static=demand.static.config)
         if demand.tree is None:
             return base
-        key = self._evaluation(demand.tree)
-        return Cell(base.table, base.row, base.column, base.kind, base.metric, evaluation=key)
+        return replace(base, evaluation=self._evaluation(demand.tree))
 
     def merged(self) -> dict[str, Training]:
         """The trainings, each with all views that cells asked for."""
-        out = {}
-        for key, t in self.trainings.items():
-            views = tuple(self.views[key].values())
-            out[key] = Training(
-                t.config_id,
-                t.provisional_id,
-                t.config,
-                t.resources,
-                t.layout,
-                t.fingerprint,
-                t.semantics,
-                views,
-                t.unsupported,
-            )
-        return out
+        return {key: replace(t, views=tuple(self.views[key].values())) for key, t in self.trainings.items()}
 
     def _evaluation(self, tree: Tree) -> str:
         if isinstance(tree, Score):
-            training, view = self._training(tree.resolved), self._view(tree.resolved)
+            training, view = self._training(tree), self._view(tree.resolved)
             self.views.setdefault(training, {})[view.key] = view
             node = Evaluation(f"{training}/{view.key}", "scores", training, view.key)
         else:
@@ -314,28 +337,53 @@ class _Builder:
         key = identity.digest({"kind": tree.kind, "parts": parts, "weights": tree.weights})
         return Evaluation(f"{tree.kind}/{key}", tree.kind, parts=parts, weights=tree.weights)
 
-    def _training(self, resolved: Resolved) -> str:
-        config = resolved.config
+    def _training(self, score: Score) -> str:
+        training = self._made(score)
+        self.trainings.setdefault(training.config_id, training)
+        return training.config_id
+
+    def _made(self, score: Score) -> Training:
+        config, layout = score.resolved.config, _layout(score.resolved.config.data.dataset)
+        reason = _unsupported(config, layout)
+        parents: tuple[str, ...] = ()
+        final: tuple[str, ...] = ()
+        if score.parent is not None:
+            parent = self._made(Score(score.parent))
+            parents, final = (f"{score.use} {parent.provisional_id}",), (f"{score.use} {parent.config_id}",)
+            staged = f"starting from another run's {score.use} is not supported yet"
+            reason = "; ".join(r for r in (reason, staged) if r)
+        fingerprint = self._fingerprint(config.data)
         semantics = {
             "model": registry.load(config.model["name"]).semantics,
             "pipeline": self.world.pipeline,
             "loop": self.world.loop,
         }
-        layout = layouts.layout_of(config.data.dataset).name
-        fingerprint = self.world.fingerprint(config.data)
-        key = identity.config_id(config, layout=layout, fingerprint=fingerprint, semantics=semantics)
-        provisional = identity.config_id(config, layout=layout, fingerprint=None, semantics=semantics)
-        training = Training(
-            key, provisional, config, resolved.resources, layout, fingerprint, semantics, (), _unsupported(config)
+        key = functools.partial(
+            identity.config_id,
+            config,
+            layout=layout or config.data.dataset,
+            semantics=semantics,
         )
-        self.trainings.setdefault(key, training)
-        return key
+        return Training(
+            key(fingerprint=fingerprint, parents=final),
+            key(fingerprint=None, parents=parents),
+            config,
+            score.resolved.resources,
+            layout or config.data.dataset,
+            fingerprint,
+            semantics,
+            (),
+            reason,
+        )
+
+    def _fingerprint(self, data: Data) -> str | None:
+        return self.world.fingerprint(data) if _layout(data.dataset) is not None else None
 
     def _view(self, resolved: Resolved) -> View:
         data = resolved.config.data
         key = identity.view_key(
             resolved.protocol,
-            fingerprint=self.world.fingerprint(data),
+            fingerprint=self._fingerprint(data),
             name=f"{data.dataset}/{data.split}",
             subset="test",
             semantics=self.world.evaluation,
@@ -343,7 +391,21 @@ class _Builder:
         return View(key, resolved.protocol, "test", self.world.evaluation)
 
 
-def _unsupported(config: Config) -> str | None:
-    if config.data.stream == "flow":
-        return "optical flow cannot be read yet"
-    return None
+def _layout(dataset: str) -> str | None:
+    try:
+        return layouts.layout_of(dataset).name
+    except layouts.UnknownDatasetError:
+        return None  # resolve has let it pass, as the study describes it
+
+
+def _unsupported(config: Config, layout: str | None) -> str | None:
+    """Why this config cannot be trained yet."""
+    settings = dict(config.model)
+    file = registry.load(settings.pop("name"))
+    inputs = file.inputs(file.config_class.model_validate(settings))
+    reasons = {
+        f"no layout reads the dataset {config.data.dataset} yet": layout is None,
+        "optical flow cannot be read yet": config.data.stream == "flow"
+        or any(spec.modality == "flow" for spec in inputs.values()),
+    }
+    return "; ".join(reason for reason, holds in reasons.items() if holds) or None

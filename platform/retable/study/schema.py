@@ -17,7 +17,19 @@ RUN_METRICS = {
     "top1": "top-1 accuracy, %",
     "top5": "top-5 accuracy, %",
     "mean_class": "mean of per-class top-1 accuracies, %",
+    "map": "mean average precision of videos with several labels, %",
 }
+MACHINE_METRICS = {
+    "videos_per_second": "test videos per second; nothing is trained for it",
+    "ms_per_video": "milliseconds from a video to its class; nothing is trained for it",
+}
+METRICS = STATIC_METRICS | RUN_METRICS | MACHINE_METRICS
+UNSUPPORTED_METRICS = {
+    "map": "mean average precision cannot be computed yet",
+    "videos_per_second": "throughput cannot be measured yet",
+    "ms_per_video": "latency cannot be measured yet",
+}
+"""Metrics that a study may declare and that nothing computes yet: their cells say why they are empty."""
 Kind = Literal["static", "metric", "fuse", "mean_of", "text"]
 
 
@@ -34,7 +46,7 @@ class Paper(Frozen):
 class Column(Frozen):
     """One printed column. Exactly one of ``metric``, ``fuse``, ``mean_of`` and ``text`` says what fills it."""
 
-    metric: str | None = Field(None, description=f"{', '.join([*STATIC_METRICS, *RUN_METRICS])}")
+    metric: str | None = Field(None, description=", ".join(METRICS))
     fuse: tuple[str, ...] = Field((), description="columns whose runs' scores are averaged (two-stream)")
     weights: tuple[float, ...] = Field((), description="weights of fuse; default equal")
     mean_of: tuple[str, ...] = Field((), description="columns whose values are averaged (splits)")
@@ -70,8 +82,8 @@ class Column(Frozen):
             raise ValueError(f"a column is one of metric, fuse, mean_of, text, but this one has {' and '.join(given)}")
         if not given and self.metric is None:
             raise ValueError("a column needs metric, fuse, mean_of or text")
-        if self.metric is not None and self.metric not in STATIC_METRICS | RUN_METRICS:
-            raise ValueError(f"unknown metric {self.metric!r}; known: {', '.join([*STATIC_METRICS, *RUN_METRICS])}")
+        if self.metric is not None and self.metric not in METRICS:
+            raise ValueError(f"unknown metric {self.metric!r}; known: {', '.join(METRICS)}")
         if self.weights and len(self.weights) != len(self.fuse):
             raise ValueError(f"{len(self.weights)} weights for {len(self.fuse)} fused columns")
         return self
@@ -98,6 +110,13 @@ class Over(Frozen):
         return self
 
 
+class InitFrom(Frozen):
+    """The run starts from another one, which has this one's settings with ``set`` on top: an earlier stage."""
+
+    set: Settings = Field(min_length=1)
+    use: Literal["weights", "features"] = Field("weights", description="features: the other run's network stays frozen")
+
+
 class Row(Frozen):
     """One printed row. ``quoted`` rows cite other work and are never run.
 
@@ -113,6 +132,7 @@ class Row(Frozen):
     protocol: Settings = Field(default_factory=dict)
     fuse_over: Over | None = None
     mean_over: Over | None = None
+    init_from: InitFrom | None = Field(None, description="instead of the table's")
     published: dict[str, float | None] = Field(default_factory=dict)
     text: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -120,8 +140,11 @@ class Row(Frozen):
 
     @model_validator(mode="after")
     def _quoted_is_not_run(self) -> Self:
-        if self.quoted is not None and (self.set or self.protocol or self.fuse_over or self.mean_over):
-            raise ValueError(f"row {self.id!r} is quoted from {self.quoted}, so it cannot have set, protocol or *_over")
+        if self.quoted is not None and (
+            self.set or self.protocol or self.fuse_over or self.mean_over or self.init_from
+        ):
+            message = "so it cannot have set, protocol, init_from or *_over"
+            raise ValueError(f"row {self.id!r} is quoted from {self.quoted}, {message}")
         return self
 
 
@@ -136,6 +159,7 @@ class Table(Frozen):
     rows: tuple[Row, ...] = Field(min_length=1)
     set: Settings = Field(default_factory=dict)
     protocol: Settings = Field(default_factory=dict)
+    init_from: InitFrom | None = Field(None, description="an earlier stage of every row's training")
     notes: tuple[str, ...] = ()
 
     def row(self, row_id: str) -> Row:
@@ -144,6 +168,14 @@ class Table(Frozen):
             if row.id == row_id:
                 return row
         raise KeyError(row_id)
+
+
+class Where(Frozen):
+    """What a profile sets for some tables and rows only (globs; empty for all), on top of its other settings."""
+
+    tables: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
+    set: Settings = Field(min_length=1)
 
 
 class Profile(Frozen):
@@ -155,12 +187,15 @@ class Profile(Frozen):
     recipe: Settings = Field(default_factory=dict)
     protocol: Settings = Field(default_factory=dict)
     resources: Settings = Field(default_factory=dict)
+    where: tuple[Where, ...] = ()
+    one_stage: bool = Field(False, description="train at once, from the start, what init_from trains in stages")
     note: str | None = None
 
     @property
     def comparable(self) -> bool:
-        """Whether its accuracies may be set against published ones: same datasets, model sizes and clips."""
-        return not (self.datasets or self.model or self.data)
+        """Whether its accuracies may be set against published ones: same datasets, model sizes, clips and stages."""
+        parts = {path.split(".")[0] for where in self.where for path in where.set}
+        return not (self.datasets or self.model or self.data or self.one_stage or parts & {"model", "data"})
 
 
 class Claim(Frozen):
@@ -218,6 +253,12 @@ class Search(Frozen):
     objective: Objective
 
 
+class Dataset(Frozen):
+    """What a study says of a dataset that no layout reads yet: enough to plan and to count, not to run."""
+
+    num_classes: int = Field(ge=2)
+
+
 class Study(Frozen):
     """A whole study file."""
 
@@ -226,6 +267,7 @@ class Study(Frozen):
     default_profile: str
     paper: Paper | None = None
     base: Settings
+    datasets: dict[str, Dataset] = Field(default_factory=dict, description="datasets that no layout reads yet")
     profiles: dict[Identifier, Profile]
     tables: tuple[Table, ...] = Field(min_length=1)
     claims: tuple[Claim, ...] = ()
