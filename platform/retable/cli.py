@@ -370,6 +370,11 @@ def _guarded(call: Callable[[], Any]) -> int:
         else:
             err.print(str(error))
         return 2
+    except LookupError as error:
+        if type(error).__name__ not in ("UnknownModelError", "UnknownDatasetError"):
+            raise
+        err.print(str(error))
+        return 2
     except UsageError as error:
         error.show()
         return 2

@@ -9,6 +9,12 @@ A model file exports::
     TINY: Config                # smallest config in which every mechanism is alive
     inputs(config) -> dict[str, InputSpec]
     Model(config) -> torch.nn.Module, whose forward(**inputs) returns retable.nn.Outputs
+
+A model that can start from an image network's weights also has a Config field ``weights: str = "none"`` and::
+
+    architecture(config) -> str: torchvision's name of that image network; ValueError if the config has another shape
+    Model.pretrained(state: dict[str, Tensor]) -> dict[str, Tensor]: from the image network's tensors, by its names, to
+        the model's own that they fill (retable.nn.pretrained has what it takes); the others keep their random values
 """
 
 from __future__ import annotations
@@ -79,13 +85,24 @@ class ModelFile:
     def inputs(self) -> Callable[[Any], dict[str, InputSpec]]:
         return self.module.inputs  # type: ignore[no-any-return]
 
+    def architecture(self, config: BaseModel) -> str:
+        """torchvision's name of the image network whose weights fit the model of ``config``.
+
+        Raises:
+            ValueError: no published weights fit; the message says what to set.
+        """
+        find = getattr(self.module, "architecture", None)
+        if find is None:
+            raise ValueError(f"{self.name} starts from no image network: set weights none")
+        return str(find(config))
+
     def build(self, config: BaseModel) -> nn.Module:
         """The model with freshly initialised weights (from torch's global RNG), on torch's default device."""
         return self.module.Model(config)  # type: ignore[no-any-return]
 
 
 def files() -> list[str]:
-    """Names of all model files: those shipped in ``models/`` and plug-ins of the entry point group ``retable.models``."""
+    """Names of all model files: those shipped in ``models/`` and plug-ins of entry point group ``retable.models``."""
     return sorted({*_shipped(), *(e.name for e in entry_points(group="retable.models"))})
 
 
@@ -145,6 +162,6 @@ def _from_path(path: Path) -> ModuleType:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3)
+    near = difflib.get_close_matches(name, sorted(set(known)), n=2)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(set(known)))}"
     return f"there is no model {name!r}; {hint}"
