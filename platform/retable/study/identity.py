@@ -43,12 +43,15 @@ def config_id(
     """The id of a training, without its seed.
 
     The dataset enters as its fingerprint (and the layout that labels and flips it), not as a name; without a
-    fingerprint the name stands in and the id is provisional (prefixed ``~``).
+    fingerprint the name stands in and the id is provisional (prefixed ``~``). Initial weights enter by the hash of
+    their file, not by the path or URL that names it.
     """
     body = config.model_dump(mode="json")
     name = body["data"].pop("dataset")
     if "name" in body["model"]:  # a plug-in's path is not part of what it computes
         body["model"]["name"] = PurePath(body["model"]["name"]).name
+    if weights is not None:
+        body["model"].pop("weights", None)
     key = digest(
         {
             "config": body,
