@@ -8,19 +8,19 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from retable.study.config import Protocol
-from retable.train.checkpoint import CheckpointMismatch, State, check, pack, stamp, unpack
+from retable.train.checkpoint import pack, unpack
 from retable.train.evaluate import evaluate, metrics
 from retable.train.job import Job, RunData, Sink
-from retable.train.meter import Meter, NonFiniteLoss, means
-from retable.train.model import build_model, channels_last, input_specs, load_weights, to_device, to_inputs
-from retable.train.optim import build_optimizer, learning_rate, set_learning_rate
-from retable.train.process import gather, isolated, rng_kept, rng_state, seed_everything, set_rng_state
+from retable.train.meter import NonFiniteLoss, means
+from retable.train.model import to_device, to_inputs
+from retable.train.optim import learning_rate, set_learning_rate
+from retable.train.process import gather, isolated, rng_kept
+from retable.train.run import Run
 from retable.weights.load import load_pretrained
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def train(
     recipe = job.config.recipe
     _refuse_impossible(job, data, torch.device(device), world)
     with isolated(job, device):
-        run = _Run(job, torch.device(device), rank, world)
+        run = Run(job, torch.device(device), rank, world)
         if state is None:
             load_pretrained(run.model, job.config.model)
         else:
@@ -74,77 +74,7 @@ def train(
         return run.model.eval()
 
 
-class _Run:
-    """What changes while a run trains."""
-
-    def __init__(self, job: Job, device: torch.device, rank: int, world: int) -> None:
-        self.job, self.device, self.rank, self.world = job, device, rank, world
-        recipe = job.config.recipe
-        self.model = build_model(job.config)
-        self.inputs = input_specs(self.model)
-        if recipe.sync_bn and world > 1:
-            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
-        if recipe.channels_last:
-            self.model = channels_last(self.model)
-        self.model.to(device)
-        self.replica = self.model if world == 1 else _distributed(self.model, device)
-        self.optimizer = build_optimizer(recipe, self.model.parameters())
-        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
-        self.epoch = self.step = 0
-        self.best: float | None = None
-        self.metrics: dict[str, float] = {}
-        self.meter = Meter()
-        seed_everything(job.seed, rank)  # the draws of training do not depend on how many the weights took
-
-    def state(self) -> State:
-        """Collective: every rank calls it and gets the whole state."""
-        mine = {"rng": rng_state(self.device), "sums": self.meter.sums() if self.step else {}}
-        return State(
-            stamp=stamp(self.job.config),
-            seed=self.job.seed,
-            epoch=self.epoch,
-            step=self.step,
-            model=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            scaler=self.scaler.state_dict(),
-            ranks=gather(mine, self.world),
-            best=self.best,
-            metrics=self.metrics,
-        )
-
-    def restore(self, state: State) -> None:
-        check(state, self.job.config, self.job.seed)
-        try:
-            load_weights(self.model, state.model)
-            self.optimizer.load_state_dict(state.optimizer)
-        except (RuntimeError, ValueError) as error:
-            raise CheckpointMismatch(
-                f"the checkpoint has this run's config {state.stamp}, but its weights do not fit the model:"
-                f" was the model file changed without raising its SEMANTICS? {error}"
-            ) from error
-        self.scaler.load_state_dict(state.scaler)
-        self.epoch, self.step, self.best, self.metrics = state.epoch, state.step, state.best, state.metrics
-        mine = state.ranks[self.rank]
-        self.meter = Meter(mine["sums"])
-        set_rng_state(mine["rng"], self.device)
-
-    def share_buffers(self) -> None:
-        """Rank 0's buffers (batch-norm statistics) for all: during an epoch each rank's follow its own clips."""
-        if self.world > 1:
-            for buffer in self.model.buffers():
-                dist.broadcast(buffer, src=0)
-
-    def finish_epoch(self, score: float | None) -> bool:
-        """Step to the next epoch; whether ``score`` on the held-out videos is the best so far."""
-        self.epoch, self.step = self.epoch + 1, 0
-        self.meter = Meter()
-        if score is None or (self.best is not None and score <= self.best):
-            return False
-        self.best = score
-        return True
-
-
-def _train_epoch(run: _Run, data: RunData, sink: Sink) -> float:
+def _train_epoch(run: Run, data: RunData, sink: Sink) -> float:
     """The rest of the current epoch; returns the learning rate of its last update."""
     recipe, every = run.job.config.recipe, run.job.resources.checkpoint_steps
     steps = data.steps(recipe.batch_size)
@@ -166,7 +96,7 @@ def _train_epoch(run: _Run, data: RunData, sink: Sink) -> float:
     return lr
 
 
-def _updates(run: _Run, data: RunData) -> Iterator[list[Batch]]:
+def _updates(run: Run, data: RunData) -> Iterator[list[Batch]]:
     """The micro-batches of each update that is left in the epoch."""
     recipe = run.job.config.recipe
     with rng_kept(run.device):
@@ -189,7 +119,7 @@ def _updates(run: _Run, data: RunData) -> Iterator[list[Batch]]:
         yield update
 
 
-def _update(run: _Run, batches: list[Batch], lr: float) -> None:
+def _update(run: Run, batches: list[Batch], lr: float) -> None:
     """One optimizer step on the mean gradient of the micro-batches (of all ranks)."""
     recipe = run.job.config.recipe
     set_learning_rate(run.optimizer, lr)
@@ -205,7 +135,7 @@ def _update(run: _Run, batches: list[Batch], lr: float) -> None:
     run.scaler.update()
 
 
-def _loss(run: _Run, batch: Batch) -> Tensor:
+def _loss(run: Run, batch: Batch) -> Tensor:
     """Cross-entropy plus the model's own terms, of one micro-batch; entered into the meter."""
     recipe = run.job.config.recipe
     clips = to_inputs(batch.clips, run.inputs, run.device, last=recipe.channels_last)
@@ -222,7 +152,7 @@ def _loss(run: _Run, batch: Batch) -> Tensor:
     return total
 
 
-def _score(run: _Run, data: RunData) -> dict[str, float]:
+def _score(run: Run, data: RunData) -> dict[str, float]:
     """The epoch's metrics on the held-out videos (``val/...``) or, without any, on the test videos (``test/...``)."""
     recipe = run.job.config.recipe
     subset: Literal["val", "test"] = "val" if run.job.config.data.holdout > 0 else "test"
@@ -239,7 +169,7 @@ def _score(run: _Run, data: RunData) -> dict[str, float]:
     return {f"{subset}/{name}": value for name, value in metrics(scores).items() if name != "videos"}
 
 
-def _hand_over(run: _Run, sink: Sink, results: dict[str, float], *, best: bool) -> None:
+def _hand_over(run: Run, sink: Sink, results: dict[str, float], *, best: bool) -> None:
     run.metrics = results
     state = run.state()
     if run.rank == 0:
@@ -247,18 +177,14 @@ def _hand_over(run: _Run, sink: Sink, results: dict[str, float], *, best: bool) 
             sink.epoch(run.epoch - 1, results, pack(state), best=best)
 
 
-def _checkpoint(run: _Run, sink: Sink) -> None:
+def _checkpoint(run: Run, sink: Sink) -> None:
     state = run.state()
     if run.rank == 0:
         with rng_kept(run.device):
             sink.checkpoint(pack(state))
 
 
-def _distributed(model: nn.Module, device: torch.device) -> nn.Module:
-    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
-
-
-def _gradients_exchanged(run: _Run, now: bool) -> AbstractContextManager[Any]:
+def _gradients_exchanged(run: Run, now: bool) -> AbstractContextManager[Any]:
     """Ranks exchange gradients once per update, after its last micro-batch."""
     if now or not isinstance(run.replica, DistributedDataParallel):
         return nullcontext()
