@@ -153,7 +153,11 @@ def open_study(name: str) -> LoadedStudy:
     Raises:
         StudyError: every fault, with its place.
     """
-    loaded = load(find_study(name))
+    try:
+        loaded = load(find_study(name))
+    except StudyError as error:
+        settings = check(error.rest) if error.rest is not None else []
+        raise StudyError([*error.problems, *settings]) from None
     problems = check(loaded)
     if problems:
         raise StudyError(problems)

@@ -51,11 +51,17 @@ def parse(text: str, file: str = "<study>") -> LoadedStudy:
     tree, source, problems = read(text, file)
     study, errors = _validated(tree)
     problems += _schema_problems(errors, source)
-    if study is not None:
-        problems += references.problems(study, source)
-    if problems or study is None:
-        raise StudyError(sorted(problems, key=lambda p: (p.line, p.column)))
-    return LoadedStudy(study, source)
+    if study is None:
+        raise StudyError(_in_order(problems))
+    loaded = LoadedStudy(study, source)
+    unsound = [*references.problems(study, source)]
+    if problems or unsound:
+        raise StudyError(_in_order([*problems, *unsound]), None if unsound else loaded)
+    return loaded
+
+
+def _in_order(problems: Sequence[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda p: (p.line, p.column))
 
 
 def _validated(tree: dict[str, Any]) -> tuple[Study | None, list[ErrorDetails]]:

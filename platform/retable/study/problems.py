@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retable.study.load import LoadedStudy
 
 YamlPath = tuple[str | int, ...]
 
@@ -33,10 +36,14 @@ class Problem:
 
 
 class StudyError(ValueError):
-    """A study cannot be used. ``problems`` holds every fault that was found."""
+    """A study cannot be used. ``problems`` holds every fault that was found.
 
-    def __init__(self, problems: Iterable[Problem]):
+    ``rest`` is the study without its faulty leaves, where that still makes one: its settings can be checked too.
+    """
+
+    def __init__(self, problems: Iterable[Problem], rest: LoadedStudy | None = None):
         self.problems = tuple(problems)
+        self.rest = rest
         super().__init__("\n".join(str(p) for p in self.problems))
 
 
