@@ -31,13 +31,16 @@ class Server:
 
     url: str
     process: subprocess.Popen[bytes]
+    stopped: bool = False
 
     def wait(self) -> int:
         """Until it ends by itself, or KeyboardInterrupt."""
         return self.process.wait()
 
     def stop(self) -> None:
-        """End the server and everything it started; nothing else."""
+        """End the server and everything it started; nothing else, also when called twice."""
+        if self.stopped:
+            return  # its process group's number may be somebody else's by now
         for sign in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(self.process.pid, sign)
@@ -50,6 +53,7 @@ class Server:
             if not _alive(self.process.pid):
                 break
         self.process.wait()
+        self.stopped = True
 
     def __enter__(self) -> Self:
         return self
@@ -82,12 +86,16 @@ def serve(uri: str, artifacts_root: str | Path, port: int | None = None, *, pati
     return server
 
 
+def command(uri: str, artifacts_root: str | Path, port: int) -> list[str]:
+    """What is started: one worker, on this machine only."""
+    base = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", HOST, "--port", str(port)]
+    return [*base, "--backend-store-uri", uri, "--artifacts-destination", str(artifacts_root)]
+
+
 def _start(uri: str, artifacts_root: str | Path, port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", HOST, "--port", str(port)]
-    command += ["--backend-store-uri", uri, "--artifacts-destination", str(artifacts_root)]
     # a session of its own: Ctrl-C reaches us first, and the whole group can be ended without touching anything else
     return subprocess.Popen(
-        command,
+        command(uri, artifacts_root, port),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
