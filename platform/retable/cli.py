@@ -79,7 +79,7 @@ def plan(
         open_study(study), profile=profile, seeds=_seeds(seeds, seed) or (0,), settings=_settings(set_),
         tables=tables or (), rows=rows or (),
     )  # fmt: skip
-    seen = preview.preview(planned, workspace.storage.records(), preview.cache_bytes(planned, workspace))
+    seen = preview.preview(planned, workspace.storage.records(), workspace.cache_bytes(planned))
     _print_json(seen) if as_json else preview.show(seen, out)
 
 
@@ -122,7 +122,7 @@ def run(
     )
     from retable.report import render
 
-    out.print(render.render(_document(workspace, planned, None, offline=True), "terminal"), end="")
+    sys.stdout.write(render.render(_document(workspace, planned, None, offline=True), "terminal", width=_width()))
     for line in summary.lines():
         err.print(line)
     if summary.published is not None:
@@ -167,7 +167,7 @@ def table(
         tables=tables or (), rows=rows or (),
     )  # fmt: skip
     doc = _document(workspace, planned, chosen, offline=offline)
-    sys.stdout.write(render.render(doc, format_, width=out.width if format_ == "terminal" else None))
+    sys.stdout.write(render.render(doc, format_, width=_width()))
 
 
 @app.command()
@@ -395,6 +395,11 @@ def _seeds(count: int | None, listed: list[int] | None) -> tuple[int, ...] | Non
     if count is None and not listed:
         return None
     return tuple(sorted({*range(count or 0), *(listed or [])}))
+
+
+def _width() -> int | None:
+    """The terminal's width; None (the renderer's own) where there is none."""
+    return out.width if out.is_terminal else None
 
 
 def _shown_options(storage: str | None, tracking: str | None) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from retable.data import PIPELINE_SEMANTICS
+from retable.data.cache import cache_size
 from retable.data.manifest import Manifest, dataset_folder, fingerprint, open_dataset
 from retable.study.cells import matches
 from retable.study.config import Data
@@ -96,6 +97,21 @@ class Workspace:
         missing = {run.run_id for run in plan.runs} - set(found)
         if not offline and missing:
             found = _of_plan(plan, reader.read(self.tracking_uri, plan.study.study)) | found
+        return found
+
+    def cache_bytes(self, plan: Plan) -> dict[str, int | None]:
+        """Bytes of decoded frames by dataset and short side; None where the dataset is not at hand."""
+        found: dict[str, int | None] = {}
+        for training in plan.trainings.values():
+            data = training.config.data
+            key = f"{data.dataset}@{data.clip.short_side}"
+            if key not in found:
+                found[key] = None
+                if self.has_dataset(data.dataset):
+                    manifest = self.dataset(data.dataset)
+                    found[key] = cache_size(
+                        manifest, [i.path for i in manifest.items(data.split)], data.clip.short_side
+                    )
         return found
 
     @property

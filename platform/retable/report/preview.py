@@ -7,12 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from retable.data.cache import cache_size
-from retable.data.errors import DataError
 from retable.study.identity import PROVISIONAL
 from retable.study.plan import Plan, RunSpec
 from retable.track.records import RunRecord
-from retable.workspace import Workspace
 
 
 def preview(plan: Plan, records: Mapping[str, RunRecord], cache: Mapping[str, int | None]) -> dict[str, Any]:
@@ -55,24 +52,6 @@ def preview(plan: Plan, records: Mapping[str, RunRecord], cache: Mapping[str, in
             "checkpoint_bytes": sum(_checkpoint_bytes(run) for run in plan.runs),
         },
     }
-
-
-def cache_bytes(plan: Plan, workspace: Workspace) -> dict[str, int | None]:
-    """Bytes of decoded frames by dataset and short side; None where the dataset is not at hand."""
-    found: dict[str, int | None] = {}
-    for training in plan.trainings.values():
-        data = training.config.data
-        key = f"{data.dataset}@{data.clip.short_side}"
-        if key in found:
-            continue
-        found[key] = None
-        if workspace.has_dataset(data.dataset):
-            try:
-                manifest = workspace.dataset(data.dataset)
-                found[key] = cache_size(manifest, [i.path for i in manifest.items(data.split)], data.clip.short_side)
-            except DataError:
-                continue
-    return found
 
 
 def show(seen: Mapping[str, Any], out: Console) -> None:
