@@ -242,6 +242,26 @@ def test_a_baseline_may_stand_in_another_table() -> None:
     assert sample(("baseline: s4", "baseline: t2.plain")).study.tables[0].baseline == "t2.plain"
 
 
+def test_a_profile_renames_datasets_that_the_study_uses() -> None:
+    text = spoilt(("{ucf101: motions-ucf101}", "{ucf11: motions-ucf101}"))
+    problem = only(text)
+    assert at(problem) == place(text, "ucf11:")
+    assert (problem.message, problem.hint) == ("the study uses no dataset 'ucf11'", "did you mean 'ucf101'?")
+
+
+@pytest.mark.parametrize("other", ["kinetics400", "motions-ucf101"])
+def test_a_profile_keeps_different_datasets_different(other: str) -> None:
+    renaming = (
+        "{ucf101: motions-ucf101, kinetics400: motions-ucf101}"
+        if other == "kinetics400"
+        else "{ucf101: motions-ucf101}"
+    )
+    text = spoilt(("set: {data.split: 2}", f"set: {{data.dataset: {other}}}"), ("{ucf101: motions-ucf101}", renaming))
+    problem = only(text)
+    assert problem.line == place(text, "datasets")[0]
+    assert problem.message.endswith("both become motions-ucf101: their cells would all be equal")
+
+
 def test_columns_made_of_each_other_are_refused() -> None:
     text = spoilt(("input: {text: true}", "input: {text: true}\n      again: {mean_of: [mean, split1]}"))
     assert faults(text) == ()

@@ -32,6 +32,7 @@ def problems(study: Study, source: Source) -> Iterator[Problem]:
             ]
             hint = nearest(table.baseline, rows)
             yield source.problem((*at, "baseline"), f"there is no row {table.baseline!r}", table.baseline, hint)
+    yield from _renaming_problems(study, source)
     for place, settings in _settings(study):
         yield from _given_twice(settings, place, source)
 
@@ -96,6 +97,23 @@ def _has_row(study: Study, table: str, reference: str) -> bool:
     return (table_id if dot else table, row_id) in rows
 
 
+def _renaming_problems(study: Study, source: Source) -> Iterator[Problem]:
+    """A profile renames datasets that the study uses, and keeps different ones different."""
+    used = {str(v): None for at, s in _settings(study) for path, v, _ in _leaves(s, at, "") if path == "data.dataset"}
+    overs = [over for t in study.tables for row in t.rows for over in (row.fuse_over, row.mean_over) if over]
+    used |= {str(v): None for over in overs if over.path == "data.dataset" for v in over.values}
+    for profile, overlay in study.profiles.items():
+        taken: dict[str, str] = {name: name for name in used if name not in overlay.datasets}
+        for name, instead in overlay.datasets.items():
+            here = ("profiles", profile, "datasets", name)
+            if name not in used:
+                yield source.problem(here, f"the study uses no dataset {name!r}", None, nearest(name, used))
+            elif instead in taken:
+                message = f"{name} and {taken[instead]} both become {instead}: their cells would all be equal"
+                yield source.problem(here, message, instead, "each dataset needs one of its own")
+            taken.setdefault(instead, name)
+
+
 def _settings(part: Any, at: YamlPath = ()) -> Iterator[tuple[YamlPath, Mapping[str, Any]]]:
     """Every place at or below ``part`` of a study that sets config paths."""
     if isinstance(part, BaseModel):
@@ -113,7 +131,7 @@ def _settings(part: Any, at: YamlPath = ()) -> Iterator[tuple[YamlPath, Mapping[
 def _given_twice(settings: Mapping[str, Any], at: YamlPath, source: Source) -> Iterator[Problem]:
     """``data.clip.frames: 8`` beside ``data: {clip: {frames: 16}}``: one of them would be passed over in silence."""
     seen: dict[str, YamlPath] = {}
-    for path, here in _leaves(settings, at, ""):
+    for path, _, here in _leaves(settings, at, ""):
         for other in seen:
             if path == other or path.startswith(f"{other}.") or other.startswith(f"{path}."):
                 before = source.line(seen[other])
@@ -121,10 +139,11 @@ def _given_twice(settings: Mapping[str, Any], at: YamlPath, source: Source) -> I
         seen[path] = here
 
 
-def _leaves(tree: Mapping[str, Any], at: YamlPath, prefix: str) -> Iterator[tuple[str, YamlPath]]:
+def _leaves(tree: Mapping[str, Any], at: YamlPath, prefix: str) -> Iterator[tuple[str, Any, YamlPath]]:
+    """Dotted config paths, their values and their places."""
     for key, value in tree.items():
         path, here = f"{prefix}{key}", (*at, key)
         if isinstance(value, Mapping):
             yield from _leaves(value, here, f"{path}.")
         else:
-            yield path, here
+            yield path, value, here
