@@ -39,6 +39,16 @@ def test_a_study_runs_and_the_same_command_again_does_nothing(workspace: Workspa
     assert len(more.endings.of("done")) == 2
 
 
+def test_relative_folders_mean_the_drivers_not_the_workers(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(str(workspace.data_root)).parent)
+    relative = Workspace("store-of-relative", Path(str(workspace.data_root)).name)
+    summary, _ = run(relative, rows=("s3",))
+    assert summary.exit_code == 0, summary.lines()
+    assert Path("store-of-relative/runs").is_dir()
+
+
 def test_a_failing_run_does_not_stop_the_others(workspace: Workspace) -> None:
     text = TEXT.replace("set: {model.groups: 3}", "set: {model.groups: 3, recipe.lr: 1.0e+30}")
     summary, said = run(workspace, study(text))

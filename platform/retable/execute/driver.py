@@ -11,6 +11,7 @@ from rich.console import Console
 
 from retable.data.config import Data
 from retable.data.errors import DatasetError
+from retable.data.manifest import dataset_folder
 from retable.execute.display import Display, labels
 from retable.execute.publisher import Publisher
 from retable.execute.tune import Endings, execute, ray_session, refuse_impossible
@@ -68,7 +69,8 @@ class Summary:
 def places(workspace: Workspace) -> Places:
     """Where workers of this driver read and write."""
     storage = workspace.storage
-    return Places(storage.url, workspace.data_root, str(workspace.cache.absolute()), Process.this())
+    data = str(dataset_folder("", workspace.data_root).absolute())  # workers have another working directory
+    return Places(storage.url, data, str(workspace.cache.absolute()), Process.this())
 
 
 def still_missing(plan: Plan, workspace: Workspace, *, retry_failed: bool = False) -> Missing:
