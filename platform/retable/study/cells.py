@@ -154,9 +154,9 @@ class _Asker:
         if hole is not None:
             return base
         if column.kind == "static":
-            return replace(base, static=self._resolve(name, {}))
+            return replace(base, static=self._resolve(name, {}, self._where(name)))
         if metric in MACHINE_METRICS:
-            self._resolve(name, {})  # its faults are found, and nothing is trained
+            self._resolve(name, {}, self._where(name))  # its faults are found, and nothing is trained
             return base
         return replace(base, tree=self._tree(name))
 
@@ -208,10 +208,11 @@ class _Asker:
         return Combine(kind, parts, over.weights or _equal(len(parts)))
 
     def _score(self, name: str, extra: Leaves) -> Score:
-        resolved, (start, origin) = self._resolve(name, extra), self._init_from
-        if start is None or self.study.profiles[self.profile].one_stage:
+        resolved, (start, origin) = self._resolve(name, extra, self._where(name)), self._init_from
+        if start is None or (self.study.profiles[self.profile].one_stage and not start.required):
             return Score(resolved)
-        return Score(resolved, self._resolve(name, extra | leaves(start.set, (*origin, "set"))), start.use)
+        earlier = leaves(start.set, (*origin, "set"))
+        return Score(resolved, self._resolve(name, extra | earlier, []), start.use)
 
     @property
     def _init_from(self) -> tuple[InitFrom | None, YamlPath]:
@@ -219,7 +220,7 @@ class _Asker:
             return self.row.init_from, ("tables", self.t, "rows", self.r, "init_from")
         return self.table.init_from, ("tables", self.t, "init_from")
 
-    def _resolve(self, name: str, extra: Leaves) -> Resolved:
+    def _resolve(self, name: str, extra: Leaves, where: list[Leaves]) -> Resolved:
         at: YamlPath = ("tables", self.t)
         row_at: YamlPath = (*at, "rows", self.r)
         column, cell = self.table.columns[name], self.row.cells.get(name)
@@ -228,13 +229,17 @@ class _Asker:
             layers.append(leaves(part.set, (*origin, "set")))
             layers.append(leaves(part.protocol, (*origin, "protocol"), "protocol"))
         layers.append(leaves(cell.set, (*row_at, "cells", name, "set")) if cell else {})
-        layers += [extra, profile_leaves(self.study, self.profile), *self._where(), self.settings]
+        layers += [extra, profile_leaves(self.study, self.profile), *where, self.settings]
         return resolve(overlay(*layers), self.study.profiles[self.profile], self.study.datasets)
 
-    def _where(self) -> list[Leaves]:
-        parts = enumerate(self.study.profiles[self.profile].where)
-        fits = [(i, w) for i, w in parts if matches(self.table.id, w.tables) and matches(self.row.id, w.rows)]
-        return [leaves(w.set, ("profiles", self.profile, "where", i, "set")) for i, w in fits]
+    def _where(self, name: str) -> list[Leaves]:
+        """What the profile sets for this cell alone; not for an earlier stage, which has its own settings."""
+        here = (self.table.id, self.row.id, name)
+        return [
+            leaves(where.set, ("profiles", self.profile, "where", i, "set"))
+            for i, where in enumerate(self.study.profiles[self.profile].where)
+            if all(map(matches, here, (where.tables, where.rows, where.columns)))
+        ]
 
 
 def _equal(n: int) -> tuple[float, ...]:

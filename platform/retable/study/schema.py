@@ -115,6 +115,7 @@ class InitFrom(Frozen):
 
     set: Settings = Field(min_length=1)
     use: Literal["weights", "features"] = Field("weights", description="features: the other run's network stays frozen")
+    required: bool = Field(False, description="no profile may train it in one stage instead")
 
 
 class Row(Frozen):
@@ -171,10 +172,11 @@ class Table(Frozen):
 
 
 class Where(Frozen):
-    """What a profile sets for some tables and rows only (globs; empty for all), on top of its other settings."""
+    """What a profile sets for some cells only (globs; empty for all), on top of its other settings."""
 
     tables: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
     set: Settings = Field(min_length=1)
 
 
