@@ -18,6 +18,7 @@ from retable.study.load import LoadedStudy
 from retable.study.problems import Problem, StudyError, nearest
 from retable.study.resolve import Resolved, leaves, profile_leaves
 from retable.study.schema import Study
+from retable.weights import sources
 
 Subset = Literal["test", "val"]
 FUSE_UNSUPPORTED = "fusing the scores of several runs is not supported yet"
@@ -363,6 +364,7 @@ class _Builder:
             config,
             layout=layout or config.data.dataset,
             semantics=semantics,
+            weights=sources.identity(config.model),
         )
         return Training(
             key(fingerprint=fingerprint, parents=final),

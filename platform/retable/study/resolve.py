@@ -15,6 +15,7 @@ from retable.data import layouts
 from retable.study.config import Config, Data, Protocol, Recipe, Resources
 from retable.study.problems import YamlPath, nearest
 from retable.study.schema import Dataset, Profile, Study
+from retable.weights import WeightsError, sources
 
 SECTIONS: dict[str, type[BaseModel] | None] = {
     "model": None,  # checked by the model file's own Config
@@ -207,9 +208,15 @@ def _model(tree: dict[str, Any], data: Data, settings: Leaves, faults: list[Faul
     except ValidationError as error:
         faults.extend(_faults("model", error, settings, list(known)))
         return {}
-    # A plug-in keeps its path, so that workers find it; its id does not (identity.config_id).
+    # A plug-in keeps its path, so that workers find it; its id does not (identity.config_id). Weights likewise.
     kept = str(Path(name).resolve()) if name.endswith(".py") else file.name
-    return {"name": kept, **config.model_dump(mode="json")}
+    model = {"name": kept, **config.model_dump(mode="json")}
+    try:
+        weights = sources.pinned(file, config)
+    except WeightsError as error:
+        faults.append(Fault("model.weights", _origin("model.weights", settings), str(error), model["weights"]))
+        return {}
+    return model if weights is None else {**model, "weights": weights}
 
 
 def _linked(data: Data, home: str) -> Any:
