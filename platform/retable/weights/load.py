@@ -30,8 +30,7 @@ def load_pretrained(model: nn.Module, config: Mapping[str, Any]) -> None:
     path = present(source)
     state = read(verified(path, source.sha256))
     try:
-        filled = model.pretrained(state)  # type: ignore[operator]
-        _fits(filled, model.state_dict())
+        filled = fitted(model, state)
     except OtherArchitecture as error:
         raise WeightsError(f"the weights in {path} do not fit {config['name']}: {error}") from error
     model.load_state_dict(filled, strict=False)
@@ -96,10 +95,17 @@ def read(path: Path) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in state.items()}
 
 
-def _fits(filled: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
-    """Every filled tensor has the name and shape of one of ours."""
+def fitted(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of ``model`` that an image network's ``state`` fills, by the model's names.
+
+    Raises:
+        OtherArchitecture: ``state`` is of another network; names or shapes differ.
+    """
+    filled: dict[str, Tensor] = model.pretrained(dict(state))  # type: ignore[operator]
+    ours = model.state_dict()
     for name, tensor in filled.items():
         if name not in ours:
             raise OtherArchitecture(f"the model has no {name}")
         if tensor.shape != ours[name].shape:
             raise OtherArchitecture(f"{name} is {tuple(tensor.shape)}, but should be {tuple(ours[name].shape)}")
+    return filled
