@@ -3,10 +3,11 @@
 A layout file exports::
 
     NUM_CLASSES: int | None                       # None: depends on the variant, see num_classes(dataset)
-    SPLITS: tuple[int, ...]                       # official splits
+    SPLITS: tuple[int, ...]                       # official splits, and RANDOM_SPLITS where papers draw their own
     TREE: str                                     # the expected tree, one line, for error messages
     read(root: Path, split: int) -> Listing       # reads lists and folder entries only, never video content
     flip(classes: tuple[str, ...]) -> FlipRule    # what a horizontal mirror does to the labels
+    COUNTS: dict[int, dict[Subset, int]]          # optional, published numbers of videos: by split, by subset
     num_classes(dataset: str) -> int | None       # optional, for layouts that serve several datasets
     generate_command(dataset: str) -> str | None  # optional, how to make the dataset when it is missing
 
@@ -17,10 +18,11 @@ wins: ``motions-ucf101`` has layout ``motions``, ``something_v2`` has ``somethin
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -31,16 +33,27 @@ Subset = Literal["train", "val", "test"]
 FlipRule = Literal["ok", "never"] | tuple[tuple[str, str], ...]
 """``ok``: labels stay; ``never``: mirroring is not allowed; pairs of class names: mirroring swaps these labels."""
 
+RANDOM_SPLITS = (701, 702, 703)
+"""Split numbers of three random 70/30 draws, see :func:`random_split`."""
+
+VIDEO_SUFFIXES = frozenset({".avi", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
+IMAGE_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
+
 
 @dataclass(frozen=True, order=True)
 class Item:
-    """One video: ``path`` relative to the dataset's folder, posix form; ``group`` is what a hold-out must not cut."""
+    """One video: a file, or a folder of numbered images.
+
+    ``path`` is relative to the dataset's folder, posix form; ``group`` is what a hold-out must not cut. ``labels``: all
+    labels of a video in a set where videos carry none or several, else None; ``label`` is the first (-1: none).
+    """
 
     path: str
     label: int
     class_name: str
     subset: Subset
     group: str
+    labels: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,11 @@ class Layout:
     @property
     def splits(self) -> tuple[int, ...]:
         return tuple(self.module.SPLITS)
+
+    @property
+    def counts(self) -> dict[int, dict[Subset, int]]:
+        """Published numbers of videos by split and subset; a split that is not there has none to compare with."""
+        return dict(getattr(self.module, "COUNTS", {}))
 
     @property
     def tree(self) -> str:
@@ -138,3 +156,25 @@ def read_lines(path: Path) -> list[str]:
     if not path.is_file():
         raise DatasetError(f"list file {path} is missing")
     return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def random_split(items: Iterable[Item], split: int, share: float = 0.7) -> tuple[Item, ...]:
+    """``items`` dealt anew: ``share`` of each class (rounded, at least one video a side) to train, the rest to test.
+
+    The draw is seeded by the split number and depends on class and file names only, not on the order of ``items``, on
+    file types, or on where the dataset lies. It cuts through groups: test videos may show the same scene as training
+    videos.
+    """
+
+    def rank(item: Item) -> bytes:
+        name = "/".join(Path(item.path).with_suffix("").parts[-2:])
+        return hashlib.sha256(f"{split}:{item.class_name}:{name}".encode()).digest()
+
+    classes: dict[int, list[Item]] = {}
+    for item in sorted(items, key=rank):
+        classes.setdefault(item.label, []).append(item)
+    dealt: list[Item] = []
+    for members in classes.values():
+        count = min(max(1, round(share * len(members))), len(members) - 1)
+        dealt += [replace(item, subset="train" if k < count else "test") for k, item in enumerate(members)]
+    return tuple(dealt)
