@@ -8,6 +8,7 @@ A layout file exports::
     read(root: Path, split: int) -> Listing       # reads lists and folder entries only, never video content
     flip(classes: tuple[str, ...]) -> FlipRule    # what a horizontal mirror does to the labels
     COUNTS: dict[int, dict[Subset, int]]          # optional, published numbers of videos: by split, by subset
+    TOTAL: int                                    # optional, published number of videos in all, for the other splits
     num_classes(dataset: str) -> int | None       # optional, for layouts that serve several datasets
     generate_command(dataset: str) -> str | None  # optional, how to make the dataset when it is missing
 
@@ -78,8 +79,13 @@ class Layout:
 
     @property
     def counts(self) -> dict[int, dict[Subset, int]]:
-        """Published numbers of videos by split and subset; a split that is not there has none to compare with."""
+        """Published numbers of videos by split and subset, for the splits that have any."""
         return dict(getattr(self.module, "COUNTS", {}))
+
+    @property
+    def total(self) -> int | None:
+        """Published number of videos of a whole split; None when it is not known."""
+        return getattr(self.module, "TOTAL", None)
 
     @property
     def tree(self) -> str:

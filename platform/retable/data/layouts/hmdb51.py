@@ -12,6 +12,7 @@ from retable.data.layouts import FlipRule, Item, Listing, Subset, find_folder, r
 
 NUM_CLASSES = 51
 SPLITS = (1, 2, 3)
+COUNTS: dict[int, dict[Subset, int]] = {split: {"train": 3570, "test": 1530} for split in SPLITS}
 TREE = (
     "<folder>/{hmdb51_org|videos}/<class>/*.avi"
     " and <folder>/{testTrainMulti_7030_splits|splits}/<class>_test_split1.txt"

@@ -9,9 +9,10 @@ from retable.data.layouts.hmdb51 import flip, read_coded
 
 NUM_CLASSES = 21
 SPLITS = (1, 2, 3)
+TOTAL = 928
 TREE = "<folder>/{ReCompressed_Videos|videos}/<class>/*.avi and <folder>/splits/<class>_test_split1.txt"
 
-__all__ = ["NUM_CLASSES", "SPLITS", "TREE", "flip", "read"]
+__all__ = ["NUM_CLASSES", "SPLITS", "TOTAL", "TREE", "flip", "read"]
 
 
 def read(root: Path, split: int) -> Listing:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from retable.data.layouts import FlipRule
+from retable.data.layouts import RANDOM_SPLITS, FlipRule
 from retable.data.layouts.ucf101 import TREE, read
 from retable.data.variants import MIRRORED, VARIANTS
 
 NUM_CLASSES = None
-SPLITS = (1, 2, 3)
+SPLITS = (1, 2, 3, *RANDOM_SPLITS)
 
 __all__ = ["NUM_CLASSES", "SPLITS", "TREE", "flip", "generate_command", "num_classes", "read"]
 

@@ -14,6 +14,7 @@ from retable.data.layouts import FlipRule, Item, Listing, Subset, find_folder
 
 NUM_CLASSES = 174
 SPLITS = (1,)
+COUNTS: dict[int, dict[Subset, int]] = {1: {"train": 168_913, "test": 24_777}}
 TREE = (
     "<folder>/{20bn-something-something-v2|videos}/<id>.webm"
     " and <folder>/{labels|annotations}/{labels,train,validation}.json (or with the prefix something-something-v2-)"

@@ -9,10 +9,25 @@ import re
 from pathlib import Path
 
 from retable.data.errors import DatasetError
-from retable.data.layouts import FlipRule, Item, Listing, Subset, find_folder, read_lines
+from retable.data.layouts import (
+    RANDOM_SPLITS,
+    FlipRule,
+    Item,
+    Listing,
+    Subset,
+    find_folder,
+    random_split,
+    read_lines,
+)
 
 NUM_CLASSES = 101
-SPLITS = (1, 2, 3)
+SPLITS = (1, 2, 3, *RANDOM_SPLITS)
+COUNTS: dict[int, dict[Subset, int]] = {
+    1: {"train": 9537, "test": 3783},
+    2: {"train": 9586, "test": 3734},
+    3: {"train": 9624, "test": 3696},
+}
+TOTAL = 13_320
 TREE = (
     "<folder>/{UCF-101|videos}/<Class>/v_<Class>_gXX_cYY.avi"
     " and <folder>/ucfTrainTestlist/{classInd,trainlist01,testlist01,...}.txt"
@@ -23,7 +38,7 @@ _GROUP = re.compile(r"_(g\d+)_c\d+$")
 
 
 def read(root: Path, split: int) -> Listing:
-    """Videos of one official split. Classes are in ``classInd.txt`` order (its numbers are 1-based).
+    """Videos of one split. Classes are in ``classInd.txt`` order (its numbers are 1-based).
 
     Raises:
         DatasetError: a folder, list file or class is missing, or a line cannot be read.
@@ -34,10 +49,10 @@ def read(root: Path, split: int) -> Listing:
     index = {name: label for label, name in enumerate(classes)}
     items = [
         _item(videos.relative_to(root), line.split()[0], index, subset, lists / name)
-        for subset, name in _lists(split)
+        for subset, name in _lists(1 if split in RANDOM_SPLITS else split)
         for line in read_lines(lists / name)
     ]
-    return Listing(classes, tuple(items))
+    return Listing(classes, random_split(items, split) if split in RANDOM_SPLITS else tuple(items))
 
 
 def flip(classes: tuple[str, ...]) -> FlipRule:

@@ -17,14 +17,13 @@ from retable.data.layouts import (
     FlipRule,
     Item,
     Listing,
-    Subset,
     find_folder,
     random_split,
 )
 
 NUM_CLASSES = 11
 SPLITS = (*range(1, 26), *RANDOM_SPLITS)
-COUNTS: dict[int, dict[Subset, int]] = {number: {"train": 1120, "test": 480} for number in RANDOM_SPLITS}
+TOTAL = 1600
 TREE = "<folder>/{UCF11_updated_mpg|action_youtube_naudio|videos}/[<class>/]v_<class>_<gg>/v_<class>_<gg>_<cc>.mpg"
 _GROUP = re.compile(r"v_(\w+)_(\d\d)$")
 

@@ -25,6 +25,7 @@ from retable.data.layouts import (
 NUM_CLASSES = 10
 SPLITS = (1, *RANDOM_SPLITS)
 COUNTS: dict[int, dict[Subset, int]] = {1: {"train": 103, "test": 47}}
+TOTAL = 150
 TREE = "<folder>/{ucf_sports_actions/ucf action|ucf action|videos}/<Class>[-<View>]/<nnn>/{*.jpg|*.avi}"
 CLASSES = (
     "Diving",
