@@ -230,7 +230,7 @@ class _Asker:
             layers.append(leaves(part.protocol, (*origin, "protocol"), "protocol"))
         layers.append(leaves(cell.set, (*row_at, "cells", name, "set")) if cell else {})
         layers += [extra, profile_leaves(self.study, self.profile), *where, self.settings]
-        return resolve(overlay(*layers), self.study.profiles[self.profile], self.study.datasets)
+        return resolve(overlay(*layers), self.study.profiles[self.profile])
 
     def _where(self, name: str) -> list[Leaves]:
         """What the profile sets for this cell alone; not for an earlier stage, which has its own settings."""

@@ -344,8 +344,8 @@ class _Builder:
         return training.config_id
 
     def _made(self, score: Score) -> Training:
-        config, layout = score.resolved.config, _layout(score.resolved.config.data.dataset)
-        reason = _unsupported(config, layout)
+        config = score.resolved.config
+        layout, reason = layouts.layout_of(config.data.dataset).name, _unsupported(config)
         parents: tuple[str, ...] = ()
         final: tuple[str, ...] = ()
         if score.parent is not None:
@@ -353,7 +353,7 @@ class _Builder:
             parents, final = (f"{score.use} {parent.provisional_id}",), (f"{score.use} {parent.config_id}",)
             staged = f"starting from another run's {score.use} is not supported yet"
             reason = "; ".join(r for r in (reason, staged) if r)
-        fingerprint = self._fingerprint(config.data)
+        fingerprint = self.world.fingerprint(config.data)
         semantics = {
             "model": registry.load(config.model["name"]).semantics,
             "pipeline": self.world.pipeline,
@@ -362,7 +362,7 @@ class _Builder:
         key = functools.partial(
             identity.config_id,
             config,
-            layout=layout or config.data.dataset,
+            layout=layout,
             semantics=semantics,
             weights=sources.identity(config.model),
         )
@@ -371,21 +371,18 @@ class _Builder:
             key(fingerprint=None, parents=parents),
             config,
             score.resolved.resources,
-            layout or config.data.dataset,
+            layout,
             fingerprint,
             semantics,
             (),
             reason,
         )
 
-    def _fingerprint(self, data: Data) -> str | None:
-        return self.world.fingerprint(data) if _layout(data.dataset) is not None else None
-
     def _view(self, resolved: Resolved) -> View:
         data = resolved.config.data
         key = identity.view_key(
             resolved.protocol,
-            fingerprint=self._fingerprint(data),
+            fingerprint=self.world.fingerprint(data),
             name=f"{data.dataset}/{data.split}",
             subset="test",
             semantics=self.world.evaluation,
@@ -393,21 +390,11 @@ class _Builder:
         return View(key, resolved.protocol, "test", self.world.evaluation)
 
 
-def _layout(dataset: str) -> str | None:
-    try:
-        return layouts.layout_of(dataset).name
-    except layouts.UnknownDatasetError:
-        return None  # resolve has let it pass, as the study describes it
-
-
-def _unsupported(config: Config, layout: str | None) -> str | None:
+def _unsupported(config: Config) -> str | None:
     """Why this config cannot be trained yet."""
     settings = dict(config.model)
     file = registry.load(settings.pop("name"))
     inputs = file.inputs(file.config_class.model_validate(settings))
-    reasons = {
-        f"no layout reads the dataset {config.data.dataset} yet": layout is None,
-        "optical flow cannot be read yet": config.data.stream == "flow"
-        or any(spec.modality == "flow" for spec in inputs.values()),
-    }
-    return "; ".join(reason for reason, holds in reasons.items() if holds) or None
+    if config.data.stream == "flow" or any(spec.modality == "flow" for spec in inputs.values()):
+        return "optical flow cannot be read yet"
+    return None

@@ -14,7 +14,7 @@ from retable import registry
 from retable.data import layouts
 from retable.study.config import Config, Data, Protocol, Recipe, Resources
 from retable.study.problems import YamlPath, nearest
-from retable.study.schema import Dataset, Profile, Study
+from retable.study.schema import Profile, Study
 from retable.weights import WeightsError, sources
 
 SECTIONS: dict[str, type[BaseModel] | None] = {
@@ -101,11 +101,11 @@ def profile_leaves(study: Study, name: str) -> Leaves:
     return found
 
 
-def resolve(settings: Leaves, profile: Profile, datasets: Mapping[str, Dataset] | None = None) -> Resolved:
+def resolve(settings: Leaves, profile: Profile) -> Resolved:
     """Typed config, protocol and resources of fully overlaid settings.
 
     Linked fields are filled here: the model's ``frames`` and ``size`` from ``data.clip``, its ``num_classes`` from
-    ``data.num_classes``, the dataset's layout, or the study's ``datasets`` where no layout reads it yet.
+    ``data.num_classes`` or the dataset's layout.
 
     Raises:
         Unresolvable: unknown keys, wrong types, impossible values; every one found.
@@ -121,7 +121,7 @@ def resolve(settings: Leaves, profile: Profile, datasets: Mapping[str, Dataset] 
         _model(dict(tree.get("model", {})), Data(dataset="", num_classes=2), settings, unsized)
         # What the model says of its knobs together may hang on the clip's size, which is unknown here.
         raise Unresolvable([*faults, *(f for f in unsized if f.path != "model")])
-    data = _counted(data, settings, faults, datasets or {})
+    data = _counted(data, settings, faults)
     model = _model(dict(tree.get("model", {})), data, settings, faults)
     if faults:
         raise Unresolvable(faults)
@@ -167,10 +167,9 @@ def _renamed(data: Mapping[str, Any], profile: Profile) -> dict[str, Any]:
     return {**data, "dataset": profile.datasets.get(name, name)} if isinstance(name, str) else dict(data)
 
 
-def _counted(data: Data, settings: Leaves, faults: list[Fault], datasets: Mapping[str, Dataset]) -> Data:
-    classes: int | None
+def _counted(data: Data, settings: Leaves, faults: list[Fault]) -> Data:
     try:
-        classes = datasets[data.dataset].num_classes if data.dataset in datasets else layouts.num_classes(data.dataset)
+        classes = layouts.num_classes(data.dataset)
     except LookupError as error:
         faults.append(Fault("data.dataset", _origin("data.dataset", settings), str(error), data.dataset))
         return data.model_copy(update={"num_classes": data.num_classes or 2})

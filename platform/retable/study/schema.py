@@ -255,12 +255,6 @@ class Search(Frozen):
     objective: Objective
 
 
-class Dataset(Frozen):
-    """What a study says of a dataset that no layout reads yet: enough to plan and to count, not to run."""
-
-    num_classes: int = Field(ge=2)
-
-
 class Study(Frozen):
     """A whole study file."""
 
@@ -269,7 +263,6 @@ class Study(Frozen):
     default_profile: str
     paper: Paper | None = None
     base: Settings
-    datasets: dict[str, Dataset] = Field(default_factory=dict, description="datasets that no layout reads yet")
     profiles: dict[Identifier, Profile]
     tables: tuple[Table, ...] = Field(min_length=1)
     claims: tuple[Claim, ...] = ()
