@@ -267,6 +267,23 @@ def test_a_provisional_plan_finds_the_records_of_the_real_one(publish: Publish, 
     assert "final/top1" in runs_of(uri)[f"run:{a_run(toy)}"].data.metrics
 
 
+@pytest.mark.parametrize("first", ["complete", "incomplete"])
+def test_of_two_runs_of_one_key_the_complete_one_stays(publish: Publish, uri: str, toy: Any, first: str) -> None:
+    key = f"run:{a_run(toy)}"
+    with session(uri) as mlflow:
+        experiment = mlflow.client.create_experiment("toy", artifact_location=f"{uri.removeprefix('sqlite:///')}.files")
+        ids = [mlflow.client.create_run(experiment, tags={"retable.key": key}).info.run_id for _ in range(2)]
+    publish()
+    kept = runs_of(uri)[key].info.run_id
+    assert kept in ids
+    with session(uri) as mlflow:
+        start = int(time.time() * 1000) + (60_000 if first == "incomplete" else -60_000)  # the newest is found first
+        mlflow.client.create_run(experiment, start_time=start, tags={"retable.key": key, "retable.kind": "run"})
+    publish()
+    assert runs_of(uri)[key].info.run_id == kept
+    assert read(uri, "toy") == toy.records
+
+
 def test_an_experiment_deleted_in_the_ui_comes_back(publish: Publish, uri: str, toy: Any) -> None:
     done = publish()
     with session(uri) as mlflow:

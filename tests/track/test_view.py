@@ -44,6 +44,7 @@ def test_the_table_view_shows_the_papers_rows_and_columns_in_its_order(publish: 
     publish()
     name, state = saved(uri)["laptop-table2-table"]
     assert name == "Table 2 as printed"
+    assert state["orderByKey"] == "tags.`retable.order`"
     assert found(uri, state) == ["S = 3", "S = 4"]
     assert state["selectedColumns"] == [
         "tags.`params/ours`",
@@ -80,6 +81,14 @@ def test_the_seed_runs_view_shows_every_run_of_the_table_also_those_named_after_
     assert found(uri, five) == ["S = 4 · seed 0", "S = 4 · seed 1"]
     assert two["selectedColumns"][:2] == ["params.`model.groups`", "metrics.`final/top1`"]
     assert "params.`model.groups`" not in five["selectedColumns"]  # nothing varies there
+
+
+def test_a_view_follows_the_table(publish: Callable[..., Any], toy: Any, uri: str) -> None:
+    publish()
+    toy.document["tables"][0]["columns"].pop(0)
+    publish(document=toy.document)
+    _, state = saved(uri)["laptop-table2-table"]
+    assert state["selectedColumns"][0] == "tags.`top1/ours`"
 
 
 def test_every_column_and_chart_of_the_views_has_data(publish: Callable[..., Any], uri: str) -> None:

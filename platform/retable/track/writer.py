@@ -116,7 +116,7 @@ class Writer:
         status = run.info.status != entry.status or stale
         if stale:
             self._write_files(entry, run.info.run_id)
-        if stale and entry.dataset and not (run.inputs and run.inputs.dataset_inputs):
+        if stale and entry.dataset:
             self._write_dataset(entry.dataset, run.info.run_id)
         for tag in self._outdated(entry, run.data.tags):
             self.client.delete_tag(run.info.run_id, tag)
