@@ -35,9 +35,11 @@ class Caffe:
         weight = self._tensor(f"{name}.weight", out, x.shape[1], kernel, kernel)
         x = F.conv2d(x, weight, self._tensor(f"{name}.bias", 1, out)[0], stride, kernel // 2)
         self.state[f"{name}.bias"] = self.state[f"{name}.bias"].flatten()
-        kinds = ("running_mean", "running_var", "weight", "bias")
-        values = [self._tensor(f"{name}_bn.{k}", 1, out, positive=k in ("running_var", "weight"))[0] for k in kinds]
-        return F.relu(F.batch_norm(x, *values))
+        mean, bias = (self._tensor(f"{name}_bn.{k}", 1, out)[0] for k in ("running_mean", "bias"))
+        var, weight = (
+            self._tensor(f"{name}_bn.{kind}", 1, out, positive=True)[0] for kind in ("running_var", "weight")
+        )
+        return F.relu(F.batch_norm(x, mean, var, weight, bias))
 
     def block(self, x: Tensor, name: str, channels: Any) -> Tensor:
         one, (r3, c3), (rd, cd), kind, proj = channels

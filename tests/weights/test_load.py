@@ -28,6 +28,8 @@ def image_network(name: str) -> nn.Module:
         net: nn.Module = torchvision.models.get_model(name, weights=None)
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):
+                assert module.running_mean is not None
+                assert module.running_var is not None
                 nn.init.normal_(module.running_mean, std=0.1)
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.uniform_(module.running_var, 0.5, 1.5)
