@@ -1,4 +1,4 @@
-"""What a trial does, without Ray: claim the run, train from the newest checkpoint, score the views, write the result."""
+"""What a trial does, without Ray: claim the run, train from the newest checkpoint, score views, write the result."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ class RunRecord:
     """One run as recorded. ``partial`` has finished epochs but no ``result.json``.
 
     ``spec`` is the run's ``spec.json`` (see :class:`retable.study.plan.RunSpec`): run_id, config_id, provisional_id,
-    config, seed, parents, dataset, semantics. ``epochs`` holds one dict per finished epoch: ``epoch`` (0-based) and metrics
-    such as ``train/loss`` and ``test/top1``. ``evaluations`` maps a view key (one protocol on one evaluation set) to
+    config, seed, parents, dataset, semantics. ``epochs`` holds one dict per finished epoch: ``epoch`` (0-based) and
+    metrics such as ``train/loss`` and ``test/top1``. ``evaluations`` maps a view key (one protocol on one evaluation set) to
     its metrics in percent. ``cost``: ``seconds``, ``cpu_seconds``, ``step_seconds`` (median), ``steps``.
     ``environment``: device kind, library versions, host name.
     """
