@@ -167,7 +167,7 @@ class Plan:
         node = self.evaluations[evaluation]
         if node.config_id is not None:
             reason = self.trainings[node.config_id].unsupported
-            return [reason] if reason else []
+            return reason.split("; ") if reason else []
         own = [FUSE_UNSUPPORTED] if node.kind == "fuse" else []
         return own + [reason for part in node.parts for reason in self._reasons(part)]
 
