@@ -16,6 +16,7 @@ from retable.study.identity import PROVISIONAL
 from retable.study.load import LoadedStudy, parse
 from retable.study.plan import Plan, World, check, make_plan
 from retable.study.problems import Problem, StudyError
+from retable.workspace import open_study
 from tests.study.sample import EQUIPPED, TEXT, WORLD, place, sample, spoilt
 
 
@@ -265,6 +266,22 @@ def test_an_impossible_knob_of_a_row_is_reported_at_its_line() -> None:
 def test_claims_are_checked_with_the_settings() -> None:
     (problem,) = found_by_check(("t1.s4.top1 >", "t1.s5.top1 >"))
     assert "t1.s5.top1" in problem.message
+
+
+def test_faults_of_form_and_of_settings_are_reported_together(tmp_path: Path) -> None:
+    text = spoilt(("year: 2023", "yaer: 2023"), ("{model.groups: 3}", "{model.grups: 3}"))
+    (tmp_path / "s.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(StudyError) as caught:
+        open_study(str(tmp_path / "s.yaml"))
+    places = [(p.line, p.column) for p in caught.value.problems]
+    assert places == [place(text, "yaer"), place(text, "model.grups")]
+
+
+def test_references_that_fail_are_not_planned(tmp_path: Path) -> None:
+    text = spoilt(("mean_of: [split1, split2]", "mean_of: [mean, split1]"), ("{model.groups: 3}", "{model.grups: 3}"))
+    (tmp_path / "s.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(StudyError, match="column 'mean' is made of itself"):
+        open_study(str(tmp_path / "s.yaml"))
 
 
 # properties
