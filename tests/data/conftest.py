@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+from PIL import Image
 
 from retable.data import variants
 from retable.data.generate import generate
@@ -66,6 +67,27 @@ def write_video() -> WriteVideo:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def write_images() -> WriteVideo:
+    """``write_images(folder, numbers, name="{:05d}.jpg", width=64)``: numbered images, 48 high, named by number."""
+
+    def write(folder: Path, numbers: Iterable[int], name: str = "{:05d}.jpg", width: int = 64) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in numbers:
+            Image.fromarray(painted(number, width)).save(folder / name.format(number))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def folder_set(tmp_path: Path, write_images: WriteVideo) -> Manifest:
+    """Two classes with two training videos and one test video each, all folders of 6 images."""
+    for k, name in enumerate(f"{s}/{c}/{v}" for c in ("a", "b") for s, v in (("train", 1), ("train", 2), ("test", 3))):
+        write_images(tmp_path / "folder-mine" / name, range(10 * k, 10 * k + 6))
+    return open_dataset("folder-mine", tmp_path / "folder-mine")
 
 
 @pytest.fixture

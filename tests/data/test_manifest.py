@@ -54,7 +54,7 @@ def test_a_video_in_train_and_test_is_refused(ucf_tree: Path) -> None:
 
 
 def test_a_split_that_does_not_exist_is_refused(ucf_tree: Path) -> None:
-    with pytest.raises(DatasetError, match=r"splits \[1, 2, 3\], not 4"):
+    with pytest.raises(DatasetError, match=r"splits \[1, 2, 3, .*\], not 4"):
         open_dataset("ucf101", ucf_tree).items(4)
 
 

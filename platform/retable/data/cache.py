@@ -25,6 +25,7 @@ import numpy as np
 
 from retable.data.decode import Frames, count_frames, decode_all, read_frames, target_size
 from retable.data.errors import DamagedVideo, DiskFull
+from retable.data.imagefolder import frame_files
 from retable.data.manifest import Manifest, content_key
 
 DEFAULT_LIMIT = 8_000_000_000
@@ -135,6 +136,8 @@ def cache_size(manifest: Manifest, paths: Sequence[str], short_side: int, *, pro
 
 def _header_size(path: Path, short_side: int) -> int:
     """Decoded bytes of one video as its header promises; 0 when the header is unreadable."""
+    if path.is_dir():
+        return _folder_size(path, short_side)
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -143,6 +146,14 @@ def _header_size(path: Path, short_side: int) -> int:
             width, height = target_size(stream.width, stream.height, short_side)
             return frames * width * height * 3
     except (av.error.FFmpegError, OSError, IndexError, ZeroDivisionError):
+        return 0
+
+
+def _folder_size(path: Path, short_side: int) -> int:
+    try:
+        frame = read_frames(path, [0], short_side)
+        return len(frame_files(path)) * frame.nbytes
+    except DamagedVideo:
         return 0
 
 

@@ -1,12 +1,12 @@
 """Frame-exact video decoding with PyAV: frame k is the k-th picture the decoder puts out, whatever the headers say.
 
 Every read decodes from the first packet on. That is exact for any container, packed B-frames and edit lists included;
-the price is decoding frames nobody asked for.
+the price is decoding frames nobody asked for. A folder of numbered images is a video too: frame k is its k-th image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -16,6 +16,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from retable.data.errors import DamagedVideo
+from retable.data.imagefolder import frame_files
 
 Frames = NDArray[np.uint8]
 """``(T, H, W, 3)`` uint8 RGB."""
@@ -29,6 +30,12 @@ def read_frames(path: Path | str, indices: Sequence[int], short_side: int) -> Fr
     """
     wanted, last = set(indices), max(indices)
     resize = _Resize(short_side)
+    if Path(path).is_dir():
+        files = frame_files(Path(path))
+        if last >= len(files):
+            raise DamagedVideo(path, f"frame {last} was wanted but the folder holds {len(files)} images")
+        images = dict(zip(sorted(wanted), map(resize, _images(files[k] for k in sorted(wanted))), strict=True))
+        return np.stack([images[k] for k in indices])
     found: dict[int, NDArray[np.uint8]] = {}
     for k, frame in enumerate(_pictures(path)):
         if k in wanted:
@@ -73,11 +80,14 @@ def target_size(width: int, height: int, short_side: int) -> tuple[int, int]:
 
 
 def _pictures(path: Path | str) -> Iterator[VideoFrame]:
-    """Decoded pictures in presentation order.
+    """Decoded pictures in presentation order; of a folder, its images.
 
     ``err_detect=explode`` makes the decoder refuse a broken bitstream where it would otherwise paint over the hole;
     a cut-off last packet and pictures flagged corrupt are refused here.
     """
+    if Path(path).is_dir():
+        yield from _images(frame_files(Path(path)))
+        return
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -94,6 +104,40 @@ def _pictures(path: Path | str) -> Iterator[VideoFrame]:
                     yield frame
     except (av.error.FFmpegError, OSError) as error:
         raise DamagedVideo(path, str(error)) from error
+
+
+def _images(files: Iterable[Path]) -> Iterator[VideoFrame]:
+    """Decoded image files. All must have the size of the first.
+
+    A damaged PNG never decodes. A JPEG has no checksum: one that is cut off or breaks its own grammar is refused, a
+    flipped bit inside may pass as other pixels.
+    """
+    size: tuple[int, int] | None = None
+    for file in files:
+        frame = _image(file)
+        if size is not None and (frame.width, frame.height) != size:
+            raise DamagedVideo(file.parent, f"{file.name} is {frame.width}x{frame.height}, not {size[0]}x{size[1]}")
+        size = frame.width, frame.height
+        yield frame
+
+
+def _image(file: Path) -> VideoFrame:
+    try:
+        data = file.read_bytes()
+        jpeg = data[:2] == b"\xff\xd8"
+        if jpeg and b"\xff\xd9" not in data[data.rfind(b"\xff\xda") :]:  # end of image, after the last start of scan
+            raise DamagedVideo(file.parent, f"{file.name} is cut off")
+        codec = av.CodecContext.create("mjpeg" if jpeg else "png", "r")
+        codec.thread_type = "NONE"
+        codec.options = {"err_detect": "explode+crccheck"}
+        packet = av.Packet(len(data))  # made by size: av.Packet(data) lacks the padding that decoders read beyond
+        packet.update(data)
+        frames = [*codec.decode(packet), *codec.decode(None)]
+    except (av.error.FFmpegError, OSError) as error:
+        raise DamagedVideo(file.parent, f"{file.name}: {error}") from error
+    if len(frames) != 1 or not isinstance(frames[0], VideoFrame):
+        raise DamagedVideo(file.parent, f"{file.name} holds {len(frames)} pictures, not 1")
+    return frames[0]
 
 
 class _Resize:

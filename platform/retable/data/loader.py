@@ -250,7 +250,8 @@ def open_run_data(
         progress: told (videos done, videos in all) while videos are decoded for the first time.
 
     Raises:
-        DatasetError: see :meth:`Manifest.items`; or a stream or class count that the dataset does not have.
+        DatasetError: see :meth:`Manifest.items`; a stream or class count that the dataset does not have; or videos
+            with several labels or none.
         DamagedVideo: a video does not decode and ``data.on_damage`` is ``error``.
         DiskFull: no space left in ``cache_dir``.
     """
@@ -261,6 +262,7 @@ def open_run_data(
             f"data.num_classes is {data.num_classes} but {manifest.name} has {len(manifest.classes)} classes"
         )
     items = manifest.items(data.split, holdout=data.holdout)
+    _refuse_label_sets(manifest.name, items)
     frames = open_frames(
         manifest, [i.path for i in items], data.clip.short_side, Path(cache_dir), limit=cache_limit, progress=progress
     )
@@ -274,6 +276,17 @@ def open_run_data(
 
 
 _SUBSETS: tuple[Subset, ...] = ("train", "val", "test")
+
+
+def _refuse_label_sets(name: str, items: Sequence[Item]) -> None:
+    """Accuracy against one label would be wrong for a video that has several or none: say so before training."""
+    sets = [item for item in items if item.labels is not None and len(item.labels) != 1]
+    if sets:
+        raise DatasetError(
+            f"dataset {name}: {len(sets)} videos carry several labels or none (such as {sets[0].path}); they are scored"
+            " by mean average precision, which this version does not compute. Choose a split of videos with one label"
+            " each (thumos14: split 2), whose accuracy is not comparable with published mAP"
+        )
 
 
 def _collate(rows: Sequence[_Rows]) -> Batch:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from retable.data.errors import DatasetError
+from retable.data.imagefolder import image_names
 from retable.data.layouts import FlipRule, Item, Layout, Listing, Subset, layout_of
 
 _HASHES = Path(".retable") / "hashes.json"
@@ -88,7 +89,7 @@ def fingerprint(manifest: Manifest, split: int, *, holdout: float = 0.0, on_dama
     """128-bit hex hash of what a run reads: sorted (path, content, label, subset), the hold-out and damage policy."""
     items = manifest.items(split, holdout=holdout)
     hashes = content_hashes(manifest.root, (item.path for item in items))
-    rows = sorted((item.path, hashes[item.path], item.label, item.subset) for item in items)
+    rows = sorted((item.path, hashes[item.path], item.label, item.subset, *_label_set(item)) for item in items)
     return _digest({"videos": rows, "holdout": holdout, "on_damage": on_damage})
 
 
@@ -98,14 +99,16 @@ def content_key(manifest: Manifest, paths: Iterable[str]) -> str:
 
 
 def content_hashes(root: Path, paths: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of each file, remembered by (path, size, mtime) in ``<root>/.retable/hashes.json`` where possible."""
+    """SHA-256 of each video, remembered by (path, size, mtime) in ``<root>/.retable/hashes.json`` where possible.
+
+    The hash of a folder of images is that of the names and hashes of all its images.
+    """
     known = _load_hashes(root)
     result: dict[str, list[object]] = {}
     for path in paths:
-        stat = (root / path).stat()
-        entry = known.get(path)
-        if entry is None or entry[:2] != [stat.st_size, stat.st_mtime_ns]:
-            entry = [stat.st_size, stat.st_mtime_ns, _sha256(root / path)]
+        state, entry = _state(root / path), known.get(path)
+        if entry is None or entry[:2] != state:
+            entry = [*state, _sha256(root / path)]
         result[path] = entry
     if any(known.get(path) != entry for path, entry in result.items()):
         _save_hashes(root, {**known, **result})
@@ -116,7 +119,7 @@ def _checked(manifest: Manifest, split: int) -> Listing:
     if split not in manifest.layout.splits:
         raise DatasetError(f"dataset {manifest.name} has splits {list(manifest.layout.splits)}, not {split}")
     listing = manifest.layout.read(manifest.root, split)
-    absent = [item.path for item in listing.items if not (manifest.root / item.path).is_file()]
+    absent = [item.path for item in listing.items if not (manifest.root / item.path).exists()]
     if absent:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise DatasetError(
@@ -158,7 +161,23 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, separators=(",", ":"), sort_keys=True).encode()).hexdigest()[:32]
 
 
+def _label_set(item: Item) -> tuple[tuple[int, ...], ...]:
+    return () if item.labels is None else (item.labels,)
+
+
+def _state(path: Path) -> list[object]:
+    """What changes when a file, or any image of a folder, is written: size (bytes), and modification times."""
+    if not path.is_dir():
+        stat = path.stat()
+        return [stat.st_size, stat.st_mtime_ns]
+    stats = [(name, (path / name).stat()) for name in image_names(path)]
+    return [sum(stat.st_size for _, stat in stats), _digest([(name, s.st_size, s.st_mtime_ns) for name, s in stats])]
+
+
 def _sha256(path: Path) -> str:
+    if path.is_dir():
+        hashes = [(name, _sha256(path / name)) for name in image_names(path)]
+        return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
