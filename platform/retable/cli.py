@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -354,6 +355,7 @@ def _common(
 
 def main() -> NoReturn:
     """The console script: every expected error is one clear message and an exit code, never a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends like Ctrl-C: resumable
     sys.exit(_guarded(lambda: app(standalone_mode=False)))
 
 

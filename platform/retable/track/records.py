@@ -14,8 +14,8 @@ class RunRecord:
 
     ``spec`` is the run's ``spec.json`` (see :class:`retable.study.plan.RunSpec`): run_id, config_id, provisional_id,
     config, seed, parents, dataset, semantics. ``epochs`` holds one dict per finished epoch: ``epoch`` (0-based) and
-    metrics such as ``train/loss`` and ``test/top1``. ``evaluations`` maps a view key (one protocol on one evaluation set) to
-    its metrics in percent. ``cost``: ``seconds``, ``cpu_seconds``, ``step_seconds`` (median), ``steps``.
+    metrics such as ``train/loss`` and ``test/top1``. ``evaluations`` maps a view key (one protocol on one evaluation
+    set) to its metrics in percent. ``cost``: ``seconds``, ``cpu_seconds``, ``step_seconds`` (median), ``steps``.
     ``environment``: device kind, library versions, host name.
     """
 
