@@ -122,7 +122,7 @@ def _shape(config: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _checkpoint_bytes(run: RunSpec) -> int:
     """Weights and optimizer state in float32: Adam keeps two moments, SGD one."""
-    from retable.report.static import static_counts
+    from retable.study.static import static_counts
 
     moments = 2 if run.training.config.recipe.optimizer == "adam" else 1
     return round(static_counts(run.training.config, "params") * 4 * (1 + moments))

@@ -14,11 +14,11 @@ import pandas as pd
 from retable.report import judge, verdict
 from retable.report.claimed import claims_of
 from retable.report.provenance import comparable, provenance
-from retable.report.static import in_unit, static_counts
 from retable.report.values import WORST_FIRST, Hole, Reader, Value
 from retable.study.config import Config
 from retable.study.plan import Cell, Plan
 from retable.study.schema import STATIC_METRICS, Column, Row, Table
+from retable.study.static import in_unit, static_counts
 from retable.track.records import RunRecord
 
 Counts = Callable[[Config, str], float]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from retable import registry
-from retable.report.static import in_unit, static_counts
 from retable.study.config import Config, Data, Recipe
+from retable.study.static import in_unit, static_counts
 
 
 def config(**knobs: Any) -> Config:
