@@ -133,7 +133,7 @@ def resolve(name: str) -> tuple[ModelFile, BaseModel]:
     Raises:
         UnknownModelError: neither a file nor an alias.
     """
-    if name.endswith(".py") or name in files():
+    if name.endswith(".py") or name in _shipped() or name in files():  # entry points are slow to list
         file = load(name)
         return file, next(iter(file.configs.values()))
     if name in aliases():
