@@ -110,7 +110,7 @@ def test_kinetics_finds_clips_in_class_folders_or_not_and_counts_the_vanished(tm
         (1, "train", "bbbbbbbbbbb"),
         (0, "test", "ddddddddddd"),
     ]
-    assert listing.vanished == 1
+    assert listing.absent == ("train/ccccccccccc_000001_000011.mp4",)
 
 
 def test_kinetics_names_the_column_it_lacks(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class Manifest:
 
     def vanished(self, split: int) -> int:
         """How many listed videos are not on disk, for layouts that allow it (Kinetics); 0 for the others."""
-        return self._listing(split).vanished
+        return len(self._listing(split).absent)
 
     def items(self, split: int, *, holdout: float = 0.0) -> tuple[Item, ...]:
         """All videos of one split, sorted by path; with ``holdout`` some training groups have subset ``val``.

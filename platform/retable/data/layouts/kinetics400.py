@@ -21,7 +21,7 @@ _SUBSETS: tuple[tuple[Subset, str], ...] = (("train", "train"), ("test", "val"))
 
 
 def read(root: Path, split: int) -> Listing:
-    """Videos that are on disk; ``vanished`` counts the listed ones that are not. Classes in alphabetical order.
+    """Videos that are on disk; ``absent`` names the listed ones that are not. Classes in alphabetical order.
 
     Raises:
         DatasetError: a CSV file is missing or lacks a column.
@@ -31,13 +31,16 @@ def read(root: Path, split: int) -> Listing:
     classes = tuple(sorted({row["label"] for part in rows.values() for row in part}))
     index = {name: label for label, name in enumerate(classes)}
     items: list[Item] = []
+    absent: list[str] = []
     for subset, name in _SUBSETS:
         on_disk = {p.name: p.relative_to(root).as_posix() for p in sorted((root / name).rglob("*.mp4"))}
         for row in rows[subset]:
             path = on_disk.get(_file_name(row))
-            if path is not None:
+            if path is None:
+                absent.append(f"{name}/{_file_name(row)}")
+            else:
                 items.append(Item(path, index[row["label"]], row["label"], subset, row["youtube_id"]))
-    return Listing(classes, tuple(items), vanished=sum(map(len, rows.values())) - len(items))
+    return Listing(classes, tuple(items), tuple(absent))
 
 
 def flip(classes: tuple[str, ...]) -> FlipRule:

@@ -64,7 +64,7 @@ def _labels(path: Path, classes: int) -> dict[str, tuple[int, ...]]:
 
     try:
         videos: Any = loadmat(path, squeeze_me=True, struct_as_record=False)["test_videos"]
-        found = {str(video.video_name): _numbers(video) for video in videos}
+        found = {Path(str(video.video_name)).stem: _numbers(video) for video in videos}
     except (KeyError, AttributeError, TypeError, ValueError, NotImplementedError, OSError) as error:
         raise DatasetError(f"{path}: not the annotation file of THUMOS14's test set: {error!r}") from error
     for name, numbers in found.items():
@@ -78,7 +78,7 @@ def _numbers(video: Any) -> tuple[int, ...]:
 
     if str(video.background_video).upper() == "YES":
         return ()
-    others = np.atleast_1d(video.secondary_actions_indices).ravel().tolist()
+    others = [number for number in np.atleast_1d(video.secondary_actions_indices).ravel().tolist() if number != ""]
     return tuple(dict.fromkeys(int(number) for number in [video.primary_action_index, *others]))
 
 

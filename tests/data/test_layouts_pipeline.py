@@ -1,0 +1,255 @@
+"""Every layout, on a miniature of its real tree, from the files to a training and an evaluation batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import scipy.io
+import torch
+
+from retable.data import layouts
+from retable.data.config import Clip, Data, Protocol
+from retable.data.errors import DatasetError
+from retable.data.loader import Augment, open_run_data
+from retable.data.manifest import Manifest, fingerprint, open_dataset
+
+Make = Callable[..., Path]
+SPORTS = {
+    "Diving-Side": 3,
+    "Golf-Swing-Back": 1,
+    "Golf-Swing-Front": 2,
+    "Kicking-Front": 3,
+    "Lifting": 3,
+    "Riding-Horse": 3,
+    "Run-Side": 3,
+    "SkateBoarding-Front": 3,
+    "Swing-Bench": 3,
+    "Swing-SideAngle": 3,
+    "Walk-Front": 3,
+}
+SOMETHING = ("Pushing something from left to right", "Pushing something from right to left")
+
+
+def lines(path: Path, *rows: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(rows) + "\n")
+
+
+def ucf101(root: Path, video: Make, images: Make) -> None:
+    names = {c: [f"{c}/v_{c}_g{g:02d}_c01.avi" for g in (1, 2, 3)] for c in ("Jump", "Run")}
+    for k, name in enumerate(names["Jump"] + names["Run"]):
+        video(root / "UCF-101" / name, frames=4, first=20 * k)
+    lines(root / "ucfTrainTestlist/classInd.txt", "1 Jump", "2 Run")
+    lines(root / "ucfTrainTestlist/testlist01.txt", *(files[0] for files in names.values()))
+    train = [f"{name} {i}" for i, files in enumerate(names.values(), 1) for name in files[1:]]
+    lines(root / "ucfTrainTestlist/trainlist01.txt", *train)
+
+
+def hmdb51(root: Path, video: Make, images: Make, folder: str = "hmdb51_org") -> None:
+    for k, name in enumerate(("clap", "wave")):
+        files = [f"Film_{i}_{name}_u_cm_np1_fr_med_0.avi" for i in range(3)]
+        for i, file in enumerate(files):
+            video(root / folder / name / file, frames=4, first=10 * (3 * k + i))
+        codes = [f"{file} {code} " for file, code in zip(files, (1, 1, 2), strict=True)]
+        lines(root / f"splits/{name}_test_split1.txt", *codes)
+
+
+def jhmdb(root: Path, video: Make, images: Make) -> None:
+    hmdb51(root, video, images, "ReCompressed_Videos")
+
+
+def kinetics400(root: Path, video: Make, images: Make) -> None:
+    header = "label,youtube_id,time_start,time_end,split"
+    rows: dict[str, list[str]] = {"train": [header], "val": [header]}
+    for k, (subset, label) in enumerate((s, c) for s in ("train", "train", "val") for c in ("eating", "running")):
+        rows[subset].append(f"{label},abcdefghij{k},3,13,{subset}")
+        video(root / subset / label / f"abcdefghij{k}_000003_000013.mp4", frames=4, first=10 * k)
+    for subset, table in rows.items():
+        lines(root / f"annotations/{subset}.csv", *table)
+
+
+def something_v2(root: Path, video: Make, images: Make) -> None:
+    lists: dict[str, list[dict[str, str]]] = {"train": [], "validation": []}
+    for k in range(6):
+        video(root / f"20bn-something-something-v2/{k}.webm", frames=4, first=10 * k, codec="libvpx-vp9")
+        template = SOMETHING[k % 2].replace("something", "[something]")
+        lists["train" if k < 4 else "validation"].append({"id": str(k), "label": "a cup", "template": template})
+    for name, content in {**lists, "labels": {name: str(k) for k, name in enumerate(SOMETHING)}}.items():
+        lines(root / f"labels/{name}.json", json.dumps(content))
+
+
+def something_v1(root: Path, video: Make, images: Make) -> None:
+    rows = [f"{k};{SOMETHING[k % 2]}" for k in range(6)]
+    for k in range(6):
+        images(root / f"20bn-something-something-v1/{k}", range(1, 6))
+    lines(root / "something-something-v1-labels.csv", *SOMETHING)
+    lines(root / "something-something-v1-train.csv", *rows[:4])
+    lines(root / "something-something-v1-validation.csv", *rows[4:])
+    lines(root / "something-something-v1-test.csv", "6", "7")
+
+
+def ucf11(root: Path, video: Make, images: Make) -> None:
+    top = root / "UCF11_updated_mpg"
+    for k, (name, prefix) in enumerate({"basketball": "shooting", "walking": "walk_dog"}.items()):
+        for group in (1, 2, 3):
+            place = f"{name}/v_{prefix}_{group:02d}/v_{prefix}_{group:02d}_01.mpg"
+            video(top / place, frames=4, first=30 * k + group, codec="mpeg1video")
+        lines(top / f"{name}/Annotation/v_{prefix}_01_01.xgtf", "<viper/>")
+
+
+def ucfsports(root: Path, video: Make, images: Make) -> None:
+    for folder, clips in SPORTS.items():
+        for clip in range(1, clips + 1):
+            place = root / "ucf_sports_actions/ucf action" / folder / f"{clip:03d}"
+            if folder == "Golf-Swing-Back":
+                video(place / f"3283-8_7007{clip}.avi", frames=4)
+            else:
+                images(place, range(100 * clip + 8, 100 * clip + 12), name=f"25{clip}-5_70{{}}.jpg", width=48)
+                lines(place / f"gt/25{clip}-5_70.txt", "1 2 3 4")
+
+
+def thumos14(root: Path, video: Make, images: Make) -> None:
+    for k, (name, group) in enumerate((n, g) for n in ("Jump", "Run") for g in (1, 2)):
+        video(root / f"UCF-101/{name}/v_{name}_g{group:02d}_c01.avi", frames=4, first=10 * k)
+    labels: dict[int, tuple[str, list[int]]] = {1: ("NO", [1]), 2: ("NO", [2, 1]), 3: ("YES", [1]), 4: ("NO", [2])}
+    kinds = [("video_name", object), ("background_video", object), ("primary_action_index", object)]
+    struct = np.zeros((1, 4), dtype=np.dtype([*kinds, ("secondary_actions_indices", object)]))
+    for k, (background, numbers) in labels.items():
+        name = f"video_test_{k:07d}"
+        video(root / f"test/{name}.mp4", frames=6, first=10 * k, codec="libx264")
+        struct[0, k - 1] = (name, background, numbers[0], np.array(numbers[1:], np.uint8).reshape(-1, 1))
+    lines(root / "classInd.txt", "1 Jump", "2 Run")
+    scipy.io.savemat(root / "test_set_meta.mat", {"test_videos": struct})
+
+
+def folder(root: Path, video: Make, images: Make) -> None:
+    for k, (name, clip) in enumerate((n, c) for n in ("turn left", "turn right") for c in range(3)):
+        video(root / name / f"{clip}.mp4", frames=4, first=10 * k)
+
+
+def table(root: Path, video: Make, images: Make) -> None:
+    rows = []
+    for k, (label, split) in enumerate((label, s) for label in (10, 9) for s in ("train", "train", "test")):
+        video(root / f"clips/{k}.mkv", frames=4, first=10 * k)
+        rows.append({"path": f"clips/{k}.mkv", "label": label, "split": split})
+    pa.parquet.write_table(pa.Table.from_pylist(rows), root / "videos.parquet")
+
+
+MINIATURES = {
+    f.__name__: f
+    for f in (
+        *(ucf101, hmdb51, jhmdb, kinetics400, something_v2, something_v1, ucf11, ucfsports, thumos14, folder, table),
+    )
+}
+CASES = [*((name, 1) for name in MINIATURES if name != "thumos14"), ("thumos14", 2)]
+CASES += [(name, 702) for name in ("ucf101", "ucf11", "ucfsports", "folder", "table")]
+
+
+@pytest.fixture
+def miniature(tmp_path: Path, write_video: Make, write_images: Make) -> Callable[[str], Manifest]:
+    def make(name: str) -> Manifest:
+        root = tmp_path / name
+        root.mkdir()
+        MINIATURES[name](root, write_video, write_images)
+        return open_dataset(name, root)
+
+    return make
+
+
+def test_every_layout_has_a_miniature() -> None:
+    assert {*MINIATURES, "motions"} == set(layouts.names())  # motions: see test_loader.py, with generated videos
+
+
+@pytest.mark.parametrize(("name", "split"), CASES)
+def test_a_miniature_gives_batches(miniature: Callable[[str], Manifest], tmp_path: Path, name: str, split: int) -> None:
+    manifest = miniature(name)
+    assert len(fingerprint(manifest, split)) == 32
+    data = Data(dataset=name, split=split, clip=Clip(frames=2, size=16))
+    run = open_run_data(manifest, data, augment=Augment(), cache_dir=tmp_path / "cache")
+    train = next(iter(run.train_batches(0, 2, seed=0)))
+    test = next(iter(run.eval_batches("test", Protocol(), 2)))
+    for batch in (train, test):
+        assert batch.clips["rgb"].shape == (2, 2, 16, 16, 3)
+        assert batch.clips["rgb"].dtype == torch.uint8
+        assert batch.clips["rgb"].float().std() > 20  # pictures, not one grey
+        assert set(batch.labels.tolist()) <= set(range(len(manifest.classes)))
+    assert run.damaged == {}
+
+
+def listed(manifest: Manifest, split: int, subset: str) -> list[tuple[str, str]]:
+    return [(item.path, item.class_name) for item in manifest.items(split) if item.subset == subset]
+
+
+def test_something_v1_takes_classes_in_listed_order_and_swaps_left_and_right(miniature: Any) -> None:
+    manifest = miniature("something_v1")
+    assert manifest.classes == SOMETHING
+    assert manifest.flip_permutation() == (1, 0)
+    expected = [(f"20bn-something-something-v1/{k}", SOMETHING[k % 2]) for k in (4, 5)]
+    assert listed(manifest, 1, "test") == expected
+
+
+def test_something_v1_names_a_label_that_is_not_known(miniature: Any) -> None:
+    manifest = miniature("something_v1")
+    lines(manifest.root / "something-something-v1-train.csv", "0;Pushing nothing")
+    with pytest.raises(DatasetError, match="'Pushing nothing' of video 0"):
+        manifest.items(1)
+
+
+def test_ucf11_leaves_one_group_of_every_class_out(miniature: Any) -> None:
+    manifest = miniature("ucf11")
+    assert manifest.classes == ("basketball", "walking")
+    assert listed(manifest, 2, "test") == [
+        ("UCF11_updated_mpg/basketball/v_shooting_02/v_shooting_02_01.mpg", "basketball"),
+        ("UCF11_updated_mpg/walking/v_walk_dog_02/v_walk_dog_02_01.mpg", "walking"),
+    ]
+    assert {item.group for item in manifest.items(2) if item.subset == "train"} == {"g01", "g03"}
+    with pytest.raises(DatasetError, match="no test video"):
+        manifest.items(25)
+
+
+def test_ucfsports_joins_viewpoints_and_tests_on_the_first_third(miniature: Any) -> None:
+    manifest = miniature("ucfsports")
+    test = listed(manifest, 1, "test")
+    assert len(test) == 10
+    assert ("ucf_sports_actions/ucf action/Golf-Swing-Back/001/3283-8_70071.avi", "Golf-Swing") in test
+    assert ("ucf_sports_actions/ucf action/Diving-Side/001", "Diving") in test
+    groups = {item.group for item in manifest.items(1) if item.class_name == "Golf-Swing"}
+    assert groups == {"3283-8", "251-5", "252-5"}  # the tapes: a hold-out keeps a tape together
+
+
+def test_thumos14_keeps_all_labels_and_refuses_to_score_them_as_one(miniature: Any, tmp_path: Path) -> None:
+    manifest = miniature("thumos14")
+    sets = {item.path: (item.label, item.labels) for item in manifest.items(1) if item.subset == "test"}
+    assert [sets[f"test/video_test_{k:07d}.mp4"] for k in (1, 2, 3, 4)] == [
+        (0, (0,)),
+        (1, (1, 0)),
+        (-1, ()),
+        (1, (1,)),
+    ]
+    assert [path for path, _ in listed(manifest, 2, "test")] == [f"test/video_test_{k:07d}.mp4" for k in (1, 4)]
+    with pytest.raises(DatasetError, match="2 videos carry several labels or none"):
+        open_run_data(manifest, Data(dataset="thumos14"), augment=Augment(), cache_dir=tmp_path / "cache")
+
+
+def test_thumos14_labels_are_part_of_the_fingerprint(miniature: Any) -> None:
+    manifest = miniature("thumos14")
+    before = fingerprint(manifest, 1)
+    path = manifest.root / "test_set_meta.mat"
+    videos = scipy.io.loadmat(path)["test_videos"]
+    videos[0, 1]["secondary_actions_indices"] = np.zeros((0, 1), np.uint8)  # no longer the second label
+    scipy.io.savemat(path, {"test_videos": videos})
+    assert fingerprint(open_dataset("thumos14", manifest.root), 1) != before
+
+
+def test_thumos14_says_what_is_wrong_with_its_annotation_file(miniature: Any) -> None:
+    manifest = miniature("thumos14")
+    (manifest.root / "test_set_meta.mat").write_bytes(b"no mat file" * 100)
+    with pytest.raises(DatasetError, match="not the annotation file"):
+        manifest.items(1)
