@@ -322,6 +322,13 @@ def test_a_label_that_looks_like_a_number_says_to_quote_it() -> None:
     assert (problem.value, problem.hint) == ("16", 'text that looks like a number needs quotes: "16"')
 
 
+def test_a_table_whose_only_row_is_faulty_is_not_said_to_have_none() -> None:
+    text = TEXT[: TEXT.index("      - {id: theirs")].replace("label: Plain", "label: 16")
+    assert [p.path for p in faults(text)] == ["tables[1].rows[0].label"]
+    empty = re.sub(r"rows:\n      - \{id: plain.*\n", "rows: []\n", text)
+    assert [(p.path, at(p)) for p in faults(empty)] == [("tables[1].rows", place(empty, "rows: []"))]
+
+
 def test_a_missing_key_is_reported_at_what_lacks_it() -> None:
     text = spoilt(("    caption: Splits\n", ""))
     problem = only(text)

@@ -165,6 +165,7 @@ def test_a_part_of_a_plan_has_the_same_ids_as_the_whole() -> None:
         ({"tables": ["t3x"]}, "there is no table 't3x'", "known: t1, t2"),
         ({"tables": ["t1", "tt2"]}, "there is no table 'tt2'", "did you mean 't2'?"),
         ({"rows": ["plan"]}, "there is no row 'plan'", "did you mean 'plain'?"),
+        ({"tables": ["t9"], "rows": ["s3"]}, "there is no table 't9'", "known: t1, t2"),
         ({"tables": ["t1"], "rows": ["plain"]}, "there is no row 'plain'", "known: s3, s4"),
     ],
 )
