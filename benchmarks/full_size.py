@@ -124,9 +124,14 @@ def timed(seconds: dict[str, float], name: str, device: torch.device) -> Iterato
     """Adds the wall-clock time of what is inside, the GPU's work included."""
     started = time.perf_counter()
     yield
+    wait_for(device)
+    seconds[name] = time.perf_counter() - started
+
+
+def wait_for(device: torch.device) -> None:
+    """Until a GPU has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    seconds[name] = time.perf_counter() - started
 
 
 def filling_batch(rate: Callable[[int], float]) -> tuple[int, float]:
@@ -145,9 +150,13 @@ def filling_batch(rate: Callable[[int], float]) -> tuple[int, float]:
     return best
 
 
-def speed(file: ModelFile, config: BaseModel, macs: int, peak: float, *, train: bool) -> dict[str, float]:
-    """Clips per second on the GPU in bfloat16, channels last; ``peak`` is the card's matrix rate, FLOP/s."""
-    device = torch.device("cuda")
+def speed(
+    file: ModelFile, config: BaseModel, device: torch.device, *, macs: int, peak: float, train: bool, least: float = 1.0
+) -> dict[str, float]:
+    """Clips per second in bfloat16, channels last; ``peak`` is the device's matrix rate, FLOP/s.
+
+    Each batch is timed for ``least`` seconds or more.
+    """
     model = channels_last(file.build(config)).to(device).train(train)
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
 
@@ -163,30 +172,30 @@ def speed(file: ModelFile, config: BaseModel, macs: int, peak: float, *, train: 
                 torch.autograd.backward(loss)
                 optimiser.step()
 
-        return batch / per_call(work)
+        return batch / per_call(work, device, least)
 
     batch, clips_per_second = filling_batch(rate)
     share = 2 * macs * (STEP_MACS if train else 1) * clips_per_second / peak
     return {"batch": batch, "clips_per_second": clips_per_second, "share_of_peak": share}
 
 
-def per_call(work: Callable[[], object], *, at_least: float = 1.0) -> float:
-    """Seconds per call on the GPU, warmed up, over at least five calls and ``at_least`` seconds."""
+def per_call(work: Callable[[], object], device: torch.device, least: float = 1.0) -> float:
+    """Seconds per call, warmed up, over at least five calls and ``least`` seconds."""
     for _ in range(3):
         work()
-    torch.cuda.synchronize()
+    wait_for(device)
     calls, started = 0, time.perf_counter()
-    while calls < 5 or time.perf_counter() - started < at_least:
+    while calls < 5 or time.perf_counter() - started < least:
         work()
-        torch.cuda.synchronize()
+        wait_for(device)
         calls += 1
     return (time.perf_counter() - started) / calls
 
 
-def matrix_rate(side: int = 8192) -> float:
-    """FLOP/s of a bfloat16 product of two square matrices on the GPU, as measured."""
-    a, b = (torch.randn(side, side, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    return 2 * side**3 / per_call(lambda: torch.mm(a, b))
+def matrix_rate(device: torch.device, side: int = 8192) -> float:
+    """FLOP/s of a bfloat16 product of two square matrices, as measured."""
+    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    return 2 * side**3 / per_call(lambda: torch.mm(a, b), device)
 
 
 def report(name: str, device: str, peak: float | None) -> dict[str, Any]:
@@ -197,8 +206,9 @@ def report(name: str, device: str, peak: float | None) -> dict[str, Any]:
     found = {"name": name, "inputs": {n: list(s.shape) for n, s in specs.items()}, "gmacs": macs / 1e9}
     found |= one_step(file, config, device)
     if peak is not None:
-        found["train"] = speed(file, config, macs, peak, train=True)
-        found["inference"] = speed(file, config, macs, peak, train=False)
+        for kind in ("train", "inference"):
+            place = torch.device(device)
+            found[kind] = speed(file, config, place, macs=macs, peak=peak, train=kind == "train")
     return found
 
 
@@ -254,7 +264,7 @@ def main() -> int:
         print(json.dumps(report(args.one, args.device, args.peak)))
         return 0
     started, found = time.perf_counter(), []
-    peak = matrix_rate() if args.device == "cuda" else None
+    peak = matrix_rate(torch.device("cuda")) if args.device == "cuda" else None
     for name in args.models:
         found.append(in_own_process(name, args.device, peak))
         print(line(found[-1]), flush=True)

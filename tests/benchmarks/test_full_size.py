@@ -109,6 +109,18 @@ def test_a_batch_that_does_not_fit_ends_the_search(script: Any) -> None:
     assert script.filling_batch(rate) == (4, 4.0)
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_clips_per_second_are_a_share_of_the_matrix_rate(
+    script: Any, monkeypatch: pytest.MonkeyPatch, train: bool
+) -> None:
+    monkeypatch.setattr(script, "BATCHES", (1, 2))
+    file, cpu = registry.load("tsn"), torch.device("cpu")
+    found = script.speed(file, file.tiny, cpu, macs=500, peak=1e6, train=train, least=0.0)
+    assert found["batch"] in (1, 2)
+    assert found["share_of_peak"] == pytest.approx(found["clips_per_second"] * (3e-3 if train else 1e-3))
+    assert script.matrix_rate(cpu, side=64) > 1e6
+
+
 def test_a_process_that_dies_is_that_models_failure(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script.sys, "executable", "false")
     found = script.in_own_process("tsn", "cpu", None)
