@@ -134,6 +134,7 @@ def test_hmdb51_and_jhmdb_read_coded_lists_and_group_by_source(tmp_path: Path, d
         (f"{folder}/wave/{files[0]}", 1, "train", "Film_0"),
         (f"{folder}/wave/{files[1]}", 1, "test", "Film_1"),
     ]
+    assert listing.unused == (f"{folder}/wave/{files[2]}",)
 
 
 def test_hmdb51_refuses_an_unknown_code(tmp_path: Path) -> None:

@@ -253,3 +253,17 @@ def test_thumos14_says_what_is_wrong_with_its_annotation_file(miniature: Any) ->
     (manifest.root / "test_set_meta.mat").write_bytes(b"no mat file" * 100)
     with pytest.raises(DatasetError, match="not the annotation file"):
         manifest.items(1)
+
+
+def test_videos_that_belong_to_no_subset_are_known_as_unused(miniature: Any) -> None:
+    something = miniature("something_v1")
+    folder_ = "20bn-something-something-v1"
+    assert something.layout.read(something.root, 1).unused == (f"{folder_}/6", f"{folder_}/7")
+    thumos = miniature("thumos14")
+    (thumos.root / "validation").mkdir()
+    (thumos.root / "validation/video_validation_0000001.mp4").touch()
+    assert thumos.layout.read(thumos.root, 2).unused == (
+        "test/video_test_0000002.mp4",
+        "test/video_test_0000003.mp4",
+        "validation/video_validation_0000001.mp4",
+    )

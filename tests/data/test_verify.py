@@ -102,3 +102,17 @@ def test_folders_of_images_are_verified_as_videos(folder_set: Manifest, write_im
         ("extra", ("unsorted/x/deep",)),
         ("damaged", ("train/a/1",)),
     ]
+
+
+def test_what_a_list_calls_unused_is_neither_extra_nor_decoded(tmp_path: Path, write_video: Any) -> None:
+    codes = {"a_wave_u_0.avi": 1, "b_wave_u_0.avi": 2, "c_wave_u_0.avi": 0}
+    for k, name in enumerate(codes):
+        write_video(tmp_path / "videos/wave" / name, frames=3, first=10 * k)
+    (tmp_path / "videos/wave/c_wave_u_0.avi").write_bytes(b"")
+    (tmp_path / "splits").mkdir()
+    for split in (1, 2, 3):
+        lines = [f"{name} {code}" for name, code in codes.items()]
+        (tmp_path / f"splits/wave_test_split{split}.txt").write_text("\n".join(lines))
+    findings = verify(open_dataset("hmdb51", tmp_path))
+    assert set(kinds(findings)) == {"count"}
+    assert findings[-1].message == "3 listed videos on disk, 6,766 published"

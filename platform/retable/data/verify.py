@@ -35,7 +35,7 @@ def verify(manifest: Manifest, *, progress: Progress | None = None, workers: int
     - ``count``: another number of classes or videos than published, where the layout states it and the dataset has the
       layout's own name (``ucf101``, not ``ucf101-small``);
     - ``missing``: listed but not on disk; ``vanished``: the same where the web has lost videos (Kinetics);
-    - ``extra``: a video on disk that no split lists;
+    - ``extra``: a video on disk that no list names, not even as unused;
     - ``duplicate``: several videos with the same content, and whether that puts test videos into training;
     - ``damaged``: a video that does not decode to its end.
 
@@ -45,12 +45,13 @@ def verify(manifest: Manifest, *, progress: Progress | None = None, workers: int
     if not listings:
         return findings
     items = {item.path: item for listing in listings.values() for item in listing.items}
+    unused = {path for listing in listings.values() for path in listing.unused} - items.keys()
     present = sorted(path for path in items if (manifest.root / path).exists())
-    findings += _counts(manifest, listings, set(present))
+    findings += _counts(manifest, listings, set(present), sum((manifest.root / path).exists() for path in unused))
     findings += _by_folder("missing", "listed but not on disk", items.keys() - set(present))
     gone = {path for listing in listings.values() for path in listing.absent}
     findings += _by_folder("vanished", "listed but not on disk, as happens with videos from the web", gone)
-    findings += _by_folder("extra", "on disk but in no list", _on_disk(manifest.root, set(items)) - items.keys())
+    findings += _by_folder("extra", "on disk but in no list", _on_disk(manifest.root, items.keys() | unused))
     damaged = list(_damaged(manifest.root, present, progress, workers))
     broken = {path for finding in damaged for path in finding.paths}
     return [*findings, *_duplicates(manifest.root, [p for p in present if p not in broken], listings), *damaged]
@@ -70,7 +71,9 @@ def _read(manifest: Manifest) -> tuple[dict[int, Listing], list[Finding]]:
     return listings, [Finding("lists", fault) for fault in faults]
 
 
-def _counts(manifest: Manifest, listings: dict[int, Listing], present: Collection[str]) -> Iterator[Finding]:
+def _counts(
+    manifest: Manifest, listings: dict[int, Listing], present: Collection[str], unused: int
+) -> Iterator[Finding]:
     layout = manifest.layout
     classes = layout.num_classes(manifest.name)
     for found in sorted({len(listing.classes) for listing in listings.values()} - {classes}):
@@ -84,8 +87,8 @@ def _counts(manifest: Manifest, listings: dict[int, Listing], present: Collectio
             got = sum(item.subset == subset and item.path in present for item in items)
             if got != number:
                 yield Finding("count", f"split {split}: {got:,} {subset} videos on disk, {number:,} published")
-    if layout.total not in (None, len(present)):
-        yield Finding("count", f"{len(present):,} listed videos on disk, {layout.total:,} published")
+    if layout.total not in (None, len(present) + unused):
+        yield Finding("count", f"{len(present) + unused:,} listed videos on disk, {layout.total:,} published")
 
 
 def _by_folder(kind: Kind, what: str, paths: Iterable[str]) -> Iterator[Finding]:
@@ -99,7 +102,7 @@ def _by_folder(kind: Kind, what: str, paths: Iterable[str]) -> Iterator[Finding]
 
 
 def _on_disk(root: Path, listed: Collection[str]) -> set[str]:
-    """Video files, and folders that hold images, except hidden ones and what lies inside a listed folder."""
+    """Video files, and folders that hold images, that are not ``listed``, hidden, or inside a listed folder."""
     found: set[str] = set()
     for folder, below, files in os.walk(root):
         here = Path(folder).relative_to(root).as_posix()
@@ -111,7 +114,7 @@ def _on_disk(root: Path, listed: Collection[str]) -> set[str]:
         found |= {(Path(here) / name).as_posix() for name, suffix in suffixes.items() if suffix in VIDEO_SUFFIXES}
         if here != "." and any(suffix in IMAGE_SUFFIXES for suffix in suffixes.values()):
             found.add(here)
-    return found
+    return found.difference(listed)
 
 
 def _duplicates(root: Path, paths: list[str], listings: dict[int, Listing]) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ A layout file exports::
     read(root: Path, split: int) -> Listing       # reads lists and folder entries only, never video content
     flip(classes: tuple[str, ...]) -> FlipRule    # what a horizontal mirror does to the labels
     COUNTS: dict[int, dict[Subset, int]]          # optional, published numbers of videos: by split, by subset
-    TOTAL: int                                    # optional, published number of videos that any split lists
+    TOTAL: int                                    # optional, published number of videos, unused ones included
     num_classes(dataset: str) -> int | None       # optional, for layouts that serve several datasets
     generate_command(dataset: str) -> str | None  # optional, how to make the dataset when it is missing
 
@@ -59,11 +59,16 @@ class Item:
 
 @dataclass(frozen=True)
 class Listing:
-    """One split as listed. ``absent``: names of listed videos not on disk, where the layout allows that (Kinetics)."""
+    """One split as listed.
+
+    ``absent``: names of listed videos not on disk, where the layout allows that (Kinetics). ``unused``: paths of videos
+    that belong to the dataset, but not to this split (test videos without public labels, for one); may not be on disk.
+    """
 
     classes: tuple[str, ...]
     items: tuple[Item, ...]
     absent: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class Layout:
 
     @property
     def total(self) -> int | None:
-        """Published number of videos that any split lists; None when it is not known."""
+        """Published number of videos, unused ones included; None when it is not known."""
         return getattr(self.module, "TOTAL", None)
 
     @property

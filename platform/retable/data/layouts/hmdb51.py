@@ -13,6 +13,7 @@ from retable.data.layouts import FlipRule, Item, Listing, Subset, find_folder, r
 NUM_CLASSES = 51
 SPLITS = (1, 2, 3)
 COUNTS: dict[int, dict[Subset, int]] = {split: {"train": 3570, "test": 1530} for split in SPLITS}
+TOTAL = 6766
 TREE = (
     "<folder>/{hmdb51_org|videos}/<class>/*.avi"
     " and <folder>/{testTrainMulti_7030_splits|splits}/<class>_test_split1.txt"
@@ -42,17 +43,19 @@ def read_coded(root: Path, videos: Path, lists: Path, split: int) -> Listing:
     """Read lists ``<class>_test_split<N>.txt`` of file names with codes; every class folder must have its list."""
     classes = tuple(sorted(folder.name for folder in videos.iterdir() if folder.is_dir()))
     items: list[Item] = []
+    unused: list[str] = []
     for label, name in enumerate(classes):
         path = lists / f"{name}_test_split{split}.txt"
         for line in read_lines(path):
             file, _, code = line.rpartition(" ")
             if code not in _CODES or not file.strip():
                 raise DatasetError(f"{path}: a line must be '<file> <0|1|2>' but one is {line!r}")
-            subset = _CODES[code]
-            if subset is not None:
-                place = (videos.relative_to(root) / name / file.strip()).as_posix()
+            subset, place = _CODES[code], (videos.relative_to(root) / name / file.strip()).as_posix()
+            if subset is None:
+                unused.append(place)
+            else:
                 items.append(Item(place, label, name, subset, source_of(file, name)))
-    return Listing(classes, tuple(items))
+    return Listing(classes, tuple(items), unused=tuple(unused))
 
 
 def source_of(file: str, class_name: str) -> str:

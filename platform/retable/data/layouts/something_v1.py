@@ -15,13 +15,14 @@ from retable.data.layouts.something_v2 import flip
 NUM_CLASSES = 174
 SPLITS = (1,)
 COUNTS: dict[int, dict[Subset, int]] = {1: {"train": 86_017, "test": 11_522}}
+TOTAL = 108_499
 TREE = (
     "<folder>/{20bn-something-something-v1|videos}/<id>/00001.jpg"
     " and <folder>/[labels/]something-something-v1-{labels,train,validation}.csv"
 )
 _SUBSETS: tuple[tuple[Subset, str], ...] = (("train", "train"), ("test", "validation"))
 
-__all__ = ["COUNTS", "NUM_CLASSES", "SPLITS", "TREE", "flip", "read"]
+__all__ = ["COUNTS", "NUM_CLASSES", "SPLITS", "TOTAL", "TREE", "flip", "read"]
 
 
 def read(root: Path, split: int) -> Listing:
@@ -41,15 +42,24 @@ def read(root: Path, split: int) -> Listing:
                 raise DatasetError(f"{name} list: label {sentence!r} of video {video} is not among the labels")
             path = (videos.relative_to(root) / video).as_posix()
             items.append(Item(path, index[sentence], sentence, subset, video))
-    return Listing(classes, tuple(items))
+    unlabelled = _rows(root, "test", columns=1) if _find(root, "test") else []
+    unused = tuple((videos.relative_to(root) / row[0]).as_posix() for row in unlabelled)
+    return Listing(classes, tuple(items), unused=unused)
+
+
+def _places(root: Path, name: str) -> tuple[Path, Path]:
+    file_name = f"something-something-v1-{name}.csv"
+    return root / file_name, root / "labels" / file_name
+
+
+def _find(root: Path, name: str) -> Path | None:
+    return next((place for place in _places(root, name) if place.is_file()), None)
 
 
 def _rows(root: Path, name: str, *, columns: int) -> list[list[str]]:
-    file_name = f"something-something-v1-{name}.csv"
-    places = [root / file_name, root / "labels" / file_name]
-    path = next((p for p in places if p.is_file()), None)
+    path = _find(root, name)
     if path is None:
-        raise DatasetError(f"list file is missing: looked for {' and '.join(map(str, places))}")
+        raise DatasetError(f"list file is missing: looked for {' and '.join(map(str, _places(root, name)))}")
     with path.open(newline="", encoding="utf-8") as file:
         rows = [[cell.strip() for cell in row] for row in csv.reader(file, delimiter=";") if row]
     for row in rows:

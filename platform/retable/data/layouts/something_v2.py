@@ -15,6 +15,7 @@ from retable.data.layouts import FlipRule, Item, Listing, Subset, find_folder
 NUM_CLASSES = 174
 SPLITS = (1,)
 COUNTS: dict[int, dict[Subset, int]] = {1: {"train": 168_913, "test": 24_777}}
+TOTAL = 220_847
 TREE = (
     "<folder>/{20bn-something-something-v2|videos}/<id>.webm"
     " and <folder>/{labels|annotations}/{labels,train,validation}.json (or with the prefix something-something-v2-)"
@@ -42,7 +43,9 @@ def read(root: Path, split: int) -> Listing:
                 raise DatasetError(f"{lists}: template {template!r} of video {entry['id']} is not among the labels")
             path = (videos.relative_to(root) / f"{entry['id']}.webm").as_posix()
             items.append(Item(path, index[template], template, subset, entry["id"]))
-    return Listing(classes, tuple(items))
+    unlabelled = _load(lists, "test") if _find(lists, "test") else []
+    unused = tuple((videos.relative_to(root) / f"{entry['id']}.webm").as_posix() for entry in unlabelled)
+    return Listing(classes, tuple(items), unused=unused)
 
 
 def flip(classes: tuple[str, ...]) -> FlipRule:
@@ -54,9 +57,16 @@ def _mirrored(name: str) -> str:
     return " ".join({"left": "right", "right": "left"}.get(word, word) for word in name.split(" "))
 
 
+def _places(folder: Path, name: str) -> tuple[Path, Path]:
+    return folder / f"{name}.json", folder / f"something-something-v2-{name}.json"
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return next((place for place in _places(folder, name) if place.is_file()), None)
+
+
 def _load(folder: Path, name: str) -> Any:
-    places = [folder / f"{name}.json", folder / f"something-something-v2-{name}.json"]
-    path = next((p for p in places if p.is_file()), None)
+    path = _find(folder, name)
     if path is None:
-        raise DatasetError(f"list file is missing: looked for {' and '.join(map(str, places))}")
+        raise DatasetError(f"list file is missing: looked for {' and '.join(map(str, _places(folder, name)))}")
     return json.loads(path.read_text(encoding="utf-8"))

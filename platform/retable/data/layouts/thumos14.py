@@ -22,7 +22,7 @@ TREE = (
 
 
 def read(root: Path, split: int) -> Listing:
-    """Trimmed videos as train, untrimmed test videos as test; the validation set is not read.
+    """Trimmed videos as train, untrimmed test videos as test; those in ``validation/`` are unused.
 
     Raises:
         DatasetError: a folder or file is missing, the annotation file cannot be read, or a label is unknown.
@@ -36,12 +36,16 @@ def read(root: Path, split: int) -> Listing:
         for path in sorted((trimmed / name).glob("*"))
         if path.suffix.lower() in VIDEO_SUFFIXES
     ]
+    unused: list[str] = []
     for name, labels in _labels(_file(root, "test_set_meta.mat"), len(classes)).items():
-        if split == 1 or len(labels) == 1:
-            path = (untrimmed.relative_to(root) / f"{name}.mp4").as_posix()
+        path = (untrimmed.relative_to(root) / f"{name}.mp4").as_posix()
+        if split == 2 and len(labels) != 1:
+            unused.append(path)
+        else:
             label, class_name = (labels[0], classes[labels[0]]) if labels else (-1, "")
             items.append(Item(path, label, class_name, "test", name, labels))
-    return Listing(classes, tuple(items))
+    unused += [path.relative_to(root).as_posix() for path in sorted((root / "validation").glob("*.mp4"))]
+    return Listing(classes, tuple(items), unused=tuple(unused))
 
 
 def flip(classes: tuple[str, ...]) -> FlipRule:
