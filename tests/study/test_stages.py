@@ -1,0 +1,146 @@
+"""What a study declares before it can run: earlier stages, machine metrics; and a profile's settings for some cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from retable.study.load import parse
+from retable.study.plan import Evaluation, Plan, World, check, make_plan
+from retable.study.problems import StudyError
+
+WORLD = World(lambda data: None, 1, 1, 1)
+TEXT = """\
+study: small
+default_profile: paper
+base:
+  model: {name: msfnet}
+  data: {dataset: ucf101, clip: {frames: 8, size: 112}}
+  recipe: {epochs: 4}
+profiles:
+  paper: {}
+  laptop: {one_stage: true, recipe: {epochs: 2}}
+tables:
+  - id: t1
+    caption: Stages
+    columns:
+      top1: {metric: top1}
+      speed: {metric: videos_per_second}
+    rows:
+      - {id: first, label: first, published: {speed: null}}
+      - {id: second, label: second, init_from: {set: {recipe.epochs: 9}}}
+  - id: t2
+    caption: Splits and streams
+    columns:
+      rgb: {metric: top1}
+      flow: {metric: top1, set: {data.stream: flow}}
+      two: {fuse: [rgb, flow]}
+    rows:
+      - {id: mean, label: mean, mean_over: {path: data.split, values: [1, 2]}}
+  - id: t3
+    caption: Hidden operands
+    columns:
+      rgb: {metric: top1, hidden: true}
+      flow: {metric: top1, hidden: true, set: {data.stream: flow}}
+      two: {fuse: [rgb, flow]}
+      map: {fuse: [rgb, flow], metric: map}
+    rows:
+      - {id: none, label: none, set: {model.groups: 3}, published: {two: null, map: null}}
+      - {id: one, label: one, set: {model.groups: 5}}
+"""
+
+
+def plan(
+    profile: str = "paper", old: str = "", new: str = "", *, tables: Sequence[str] = (), rows: Sequence[str] = ()
+) -> Plan:
+    loaded = parse(TEXT.replace(old, new, 1) if old else TEXT)
+    assert check(loaded) == []
+    return make_plan(loaded, WORLD, profile=profile, tables=tables, rows=rows)
+
+
+def reasons(plan: Plan) -> dict[str, list[str]]:
+    return {why: [f"{c.table}.{c.row}.{c.column}" for c in cells] for why, cells in plan.unsupported.items()}
+
+
+def test_a_run_that_starts_from_another_is_planned_but_not_run() -> None:
+    staged = plan(tables=["t1"])
+    assert len(staged.trainings) == 2
+    assert [run.training.config.recipe.epochs for run in staged.runs] == [4]
+    assert reasons(staged)["starting from another run's weights is not supported yet"] == ["t1.second.top1"]
+
+
+def test_its_parents_settings_are_part_of_its_id() -> None:
+    ids = {plan(old="epochs: 9", new=f"epochs: {n}", rows=["second"]).cells[0].evaluation for n in (9, 9, 10)}
+    assert len(ids) == 2
+
+
+def test_a_profile_of_one_stage_trains_it_from_the_start() -> None:
+    assert len(plan("laptop", tables=["t1"]).trainings) == 1  # as the first row then
+    required = plan("laptop", "{recipe.epochs: 9}}", "{recipe.epochs: 9}, required: true}", tables=["t1"])
+    assert [t.unsupported is None for t in required.trainings.values()] == [True, False]
+
+
+def test_an_earlier_stage_is_checked_like_any_config() -> None:
+    loaded = parse(TEXT.replace("{recipe.epochs: 9}", "{model.grups: 9}"))
+    (problem,) = check(loaded)
+    assert (problem.line, problem.path, problem.hint) == (18, "model.grups", "did you mean 'groups'?")
+
+
+def test_a_quoted_row_has_no_stage() -> None:
+    with pytest.raises(StudyError, match=r"cannot have set, protocol, init_from"):
+        parse(TEXT.replace("label: second,", 'label: second, quoted: "[1]",'))
+
+
+def test_a_metric_of_the_machine_trains_nothing_and_says_why_it_is_empty() -> None:
+    measured = plan(tables=["t1"])
+    cells = {(c.row, c.column): c for c in measured.cells}
+    assert cells["first", "speed"].hole == "not in the paper"
+    assert cells["second", "speed"].evaluation is None
+    assert reasons(measured)["throughput cannot be measured yet"] == ["t1.second.speed"]
+
+
+def test_splits_are_averaged_outside_the_fusion_of_streams() -> None:
+    fused = plan(tables=["t2"])
+    top = fused.evaluations[str(fused.cells[-1].evaluation)]
+    kinds = [kind(fused, part) for part in top.parts]
+    assert (top.kind, kinds) == ("mean", ["fuse", "fuse"])
+    assert len(fused.trainings) == 4
+
+
+def test_operands_that_nothing_printed_needs_are_not_trained() -> None:
+    hidden = plan(tables=["t3"])
+    assert {t.config.model["groups"] for t in hidden.trainings.values()} == {5}
+    assert {c.hole for c in hidden.cells if c.row == "none"} == {"not in the paper"}
+
+
+def test_two_metrics_of_one_fusion_share_it_and_only_one_cannot_be_computed() -> None:
+    hidden = plan(tables=["t3"], rows=["one"])
+    two, precision = hidden.cells[-2:]
+    assert two.evaluation == precision.evaluation
+    assert (two.unsupported, precision.unsupported) == (None, "mean average precision cannot be computed yet")
+
+
+WHERE = "  laptop: {recipe: {epochs: 2}, where: [WHAT]}"
+
+
+def with_where(what: str) -> str:
+    return TEXT.replace("  laptop: {one_stage: true, recipe: {epochs: 2}}", WHERE.replace("WHAT", what))
+
+
+def test_a_profile_may_set_things_for_some_cells_only() -> None:
+    text = with_where("{tables: [t2], columns: [fl*], set: {recipe.epochs: 7}}")
+    planned = make_plan(parse(text), WORLD, profile="laptop", tables=["t2"])
+    epochs = {t.config.data.stream: t.config.recipe.epochs for t in planned.trainings.values()}
+    assert epochs == {"rgb": 2, "flow": 7}
+
+
+def test_settings_for_some_cells_may_not_overlay_what_these_vary() -> None:
+    (problem,) = check(parse(with_where("{tables: [t3], set: {model.groups: 4}}")))
+    assert "overlays model.groups" in problem.message
+    assert check(parse(with_where("{tables: [t1], set: {model.groups: 4}}"))) == []
+
+
+def kind(plan: Plan, key: str) -> str:
+    node: Evaluation = plan.evaluations[key]
+    return node.kind
