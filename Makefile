@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/stamp-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check check-full bench clean
 help:
 	@echo "make demo   regenerate two ablation tables from generated videos (about 8 minutes on 2 cores)"
 	@echo "make test   run the tests"
 	@echo "make check  lint, format, types, import floors, studies"
+	@echo "make check-full  one real training step of every model at its paper's size (minutes)"
 	@echo "make bench  measure; results go to benchmarks/results"
 
 $(VENV): $(STAMP)
@@ -37,6 +38,9 @@ check: $(VENV)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/retable lint studies/*.yaml
+
+check-full: $(VENV)
+	@$(BIN)/python benchmarks/full_size.py
 
 bench: $(VENV)
 	@for bench in benchmarks/*.py; do echo "$$bench"; $(BIN)/python $$bench || exit 1; done

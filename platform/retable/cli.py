@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
-from rich.console import Console
 from ruamel.yaml import YAML
 
-from retable import __version__
+from retable import __version__, cli_weights
+from retable.console import Data, Json, err, out, print_json
 from retable.study.problems import Problem, StudyError
+
+if TYPE_CHECKING:
+    from retable.study.lint import Coverage
 
 UsageError: Any = typer.BadParameter.__bases__[0]  # Typer brings its own Click, whose names are private
 
@@ -31,9 +33,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Generate and look at datasets.")
 app.add_typer(data_app, name="data")
-
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+app.add_typer(cli_weights.app, name="weights")
 
 Study = Annotated[
     str, typer.Argument(help="A study file, or the name of a shipped study (msfnet).", show_default=False)
@@ -47,9 +47,7 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="path=value on top 
 Storage = Annotated[
     str | None, typer.Option(help="Run storage: folder or URL. Default: $RETABLE_STORAGE or ./.retable.")
 ]
-Data = Annotated[str | None, typer.Option(help="Folder of the datasets. Default: $RETABLE_DATA or ./data.")]
 Tracking = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow. Default: sqlite in the storage folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Do without MLflow: storage only.")]
 
 
@@ -81,7 +79,7 @@ def plan(
         tables=tables or (), rows=rows or (),
     )  # fmt: skip
     seen = preview.preview(planned, workspace.storage.records(), workspace.cache_bytes(planned))
-    _print_json(seen) if as_json else preview.show(seen, out)
+    print_json(seen) if as_json else preview.show(seen, out)
 
 
 @app.command()
@@ -223,14 +221,20 @@ def ui(
 @app.command()
 def lint(
     studies: Annotated[list[str], typer.Argument(help="Study files or names.", show_default=False)],
+    summary: Annotated[bool, typer.Option("--summary", help="Only count what of the papers the studies hold.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check studies: form, settings in every profile, references, and the paper's own arithmetic.
 
     Example: `retable lint studies/*.yaml`
     """
+    from retable.study.lint import coverage
     from retable.study.lint import lint as examine
-    from retable.workspace import find_study
+    from retable.workspace import find_study, open_study
+
+    if summary:
+        _coverage(coverage([open_study(name).study for name in studies]), as_json)
+        return
 
     errors: list[Problem] = []
     findings: list[Problem] = []
@@ -240,7 +244,7 @@ def lint(
         except StudyError as error:
             errors += error.problems
     if as_json:
-        _print_json({"schema": 1, "errors": [p.to_json() for p in errors], "findings": [p.to_json() for p in findings]})
+        print_json({"schema": 1, "errors": [p.to_json() for p in errors], "findings": [p.to_json() for p in findings]})
     else:
         for problem in errors:
             out.print(f"error: {problem}")
@@ -262,7 +266,7 @@ def models(
     from retable.report import catalogue
 
     entries = catalogue.entries(name)
-    _print_json({"schema": 1, "models": entries}) if as_json else catalogue.show(entries, out, knobs=name is not None)
+    print_json({"schema": 1, "models": entries}) if as_json else catalogue.show(entries, out, knobs=name is not None)
 
 
 @app.command()
@@ -276,7 +280,7 @@ def doctor(storage: Storage = None, data: Data = None, tracking: Tracking = None
 
     findings = surgery.examine(Workspace.open(storage, data, tracking))
     if as_json:
-        _print_json({"schema": 1, "checks": findings})
+        print_json({"schema": 1, "checks": findings})
     else:
         for check in findings:
             out.print(f"{'ok  ' if check['ok'] else 'FAIL'} {check['name']}: {check['found']}")
@@ -362,13 +366,14 @@ def main() -> NoReturn:
 def _guarded(call: Callable[[], Any]) -> int:
     from retable.data.errors import DataError
     from retable.track.storage import StorageError
+    from retable.weights import WeightsError
 
     try:
         code = call()
         return code if isinstance(code, int) else 0
     except StudyError as error:
         if "--json" in sys.argv:
-            _print_json({"schema": 1, "errors": [p.to_json() for p in error.problems]})
+            print_json({"schema": 1, "errors": [p.to_json() for p in error.problems]})
         else:
             err.print(str(error))
         return 2
@@ -383,7 +388,7 @@ def _guarded(call: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         err.print("interrupted: everything finished is kept; the same command goes on from there")
         return 130
-    except (DataError, StorageError) as error:
+    except (DataError, StorageError, WeightsError) as error:
         err.print(str(error))
         return 3
     except RuntimeError as error:
@@ -391,6 +396,16 @@ def _guarded(call: Callable[[], Any]) -> int:
             err.print(str(error))
             return 3
         raise
+
+
+def _coverage(found: Sequence[Coverage], as_json: bool) -> None:
+    if as_json:
+        print_json({"schema": 1, "studies": [vars(c) for c in found]})
+        return
+    for c in found:
+        out.print(f"{c.study:12} {c.tables:3} tables, {c.own_rows:3} own rows, {c.own_cells:3} own published values")
+    tables, rows, cells = (sum(getattr(c, n) for c in found) for n in ("tables", "own_rows", "own_cells"))
+    out.print(f"{'together':12} {tables:3} tables, {rows:3} own rows, {cells:3} own published values")
 
 
 def _seeds(count: int | None, listed: list[int] | None) -> tuple[int, ...] | None:
@@ -424,10 +439,6 @@ def _document(workspace: Any, planned: Any, seeds: tuple[int, ...] | None, *, of
     from retable.report.results import document
 
     return document(planned, workspace.records(planned, offline=offline), seeds=seeds)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
