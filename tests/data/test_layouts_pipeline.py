@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ SPORTS = {
     "SkateBoarding-Front": 3,
     "Swing-Bench": 3,
     "Swing-SideAngle": 3,
-    "Walk-Front": 3,
+    "Walk-Front": 5,
 }
 SOMETHING = ("Pushing something from left to right", "Pushing something from right to left")
 
@@ -222,6 +223,19 @@ def test_ucfsports_joins_viewpoints_and_tests_on_the_first_third(miniature: Any)
     assert ("ucf_sports_actions/ucf action/Diving-Side/001", "Diving") in test
     groups = {item.group for item in manifest.items(1) if item.class_name == "Golf-Swing"}
     assert groups == {"3283-8", "251-5", "252-5"}  # the tapes: a hold-out keeps a tape together
+
+
+def test_ucfsports_at_its_published_size_has_the_published_split(tmp_path: Path) -> None:
+    golf = {"Golf-Swing-Back": 5, "Golf-Swing-Front": 8, "Golf-Swing-Side": 5}
+    kicks = {"Kicking-Front": 10, "Kicking-Side": 10}
+    others = zip(SPORTS, (14, 0, 0, 0, 6, 12, 13, 12, 20, 13, 22), strict=True)
+    for place, clips in {**dict(others), **golf, **kicks}.items():
+        for clip in range(clips):
+            lines(tmp_path / f"ucf action/{place}/{clip + 1:03d}/7-1_70001.jpg", "")
+    layout = layouts.layout_of("ucfsports")
+    counts = Counter(item.subset for item in layout.read(tmp_path, 1).items)
+    assert counts == layout.counts[1]
+    assert counts.total() == layout.total
 
 
 def test_thumos14_keeps_all_labels_and_refuses_to_score_them_as_one(miniature: Any, tmp_path: Path) -> None:
