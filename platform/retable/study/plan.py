@@ -11,7 +11,7 @@ from typing import Any, Literal
 from retable import registry
 from retable.data import layouts
 from retable.study import cells as cells_of
-from retable.study import claims, identity
+from retable.study import claims, identity, searches
 from retable.study.cells import Combine, Demand, Score, Tree
 from retable.study.config import Config, Data, Protocol, Resources
 from retable.study.load import LoadedStudy
@@ -221,7 +221,13 @@ def check(loaded: LoadedStudy) -> list[Problem]:
             loaded, name, asked.cells
         )
         problems |= {str(problem): problem for problem in found}
-    return [*problems.values(), *claims.problems(loaded)]
+    return [*problems.values(), *claims.problems(loaded), *searches.problems(loaded)]
+
+
+def training_of(resolved: Resolved, world: World, subset: Subset = "test") -> Training:
+    """One config's training, scored under its own protocol on ``subset``: what a search's trial is."""
+    builder = _Builder(world)
+    return replace(builder._made(Score(resolved)), views=(builder._view(resolved, subset),))
 
 
 def _overlaid(loaded: LoadedStudy, name: str) -> Iterator[Problem]:
@@ -378,16 +384,16 @@ class _Builder:
             reason,
         )
 
-    def _view(self, resolved: Resolved) -> View:
+    def _view(self, resolved: Resolved, subset: Subset = "test") -> View:
         data = resolved.config.data
         key = identity.view_key(
             resolved.protocol,
             fingerprint=self.world.fingerprint(data),
             name=f"{data.dataset}/{data.split}",
-            subset="test",
+            subset=subset,
             semantics=self.world.evaluation,
         )
-        return View(key, resolved.protocol, "test", self.world.evaluation)
+        return View(key, resolved.protocol, subset, self.world.evaluation)
 
 
 def _unsupported(config: Config) -> str | None:
