@@ -112,7 +112,7 @@ def test_a_fingerprint_sees_content_label_split_hold_out_and_damage_policy(ucf_t
 
 def test_content_is_hashed_once_per_file(ucf_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = fingerprint(open_dataset("ucf101", ucf_tree), 1)
-    monkeypatch.setattr(manifest_module, "_sha256", lambda path: pytest.fail(f"hashed {path} again"))
+    monkeypatch.setattr(manifest_module, "hash_video", lambda path: pytest.fail(f"hashed {path} again"))
     assert fingerprint(open_dataset("ucf101", ucf_tree), 1) == first
 
 

@@ -29,7 +29,7 @@ def read_frames(path: Path | str, indices: Sequence[int], short_side: int) -> Fr
         DamagedVideo: the file does not decode up to the last wanted frame.
     """
     wanted, last = set(indices), max(indices)
-    resize = _Resize(short_side)
+    resize = Resize(short_side)
     if Path(path).is_dir():
         files = frame_files(Path(path))
         if last >= len(files):
@@ -54,7 +54,7 @@ def decode_all(path: Path | str, short_side: int) -> Frames:
     Raises:
         DamagedVideo: the file does not decode to its end, or holds no frame.
     """
-    resize = _Resize(short_side)
+    resize = Resize(short_side)
     frames = [resize(frame) for frame in _pictures(path)]
     if not frames:
         raise DamagedVideo(path, "no frame in it")
@@ -140,11 +140,15 @@ def _image(file: Path) -> VideoFrame:
     return frames[0]
 
 
-class _Resize:
-    """Resize pictures of one video to RGB24; all must come out at the size of the first."""
+class Resize:
+    """Resize pictures of one video to RGB24; all must come out at the size of the first.
 
-    def __init__(self, short_side: int) -> None:
+    ``rotation``: degrees counter-clockwise, for pictures that do not bring their container's rotation along.
+    """
+
+    def __init__(self, short_side: int, rotation: int | None = None) -> None:
         self._short_side = short_side
+        self._rotation = rotation
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
 
@@ -162,5 +166,6 @@ class _Resize:
             threads=1,
         )
         pixels: NDArray[np.uint8] = np.ascontiguousarray(out.to_ndarray())
-        quarter_turns = round(frame.rotation / 90) % 4  # degrees counter-clockwise; PyAV leaves it to us
+        rotation = frame.rotation if self._rotation is None else self._rotation
+        quarter_turns = round(rotation / 90) % 4  # degrees counter-clockwise; PyAV leaves it to us
         return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels

@@ -106,9 +106,9 @@ def content_hashes(root: Path, paths: Iterable[str]) -> dict[str, str]:
     known = _load_hashes(root)
     result: dict[str, list[object]] = {}
     for path in paths:
-        state, entry = _state(root / path), known.get(path)
+        state, entry = video_state(root / path), known.get(path)
         if entry is None or entry[:2] != state:
-            entry = [*state, _sha256(root / path)]
+            entry = [*state, hash_video(root / path)]
         result[path] = entry
     if any(known.get(path) != entry for path, entry in result.items()):
         _save_hashes(root, {**known, **result})
@@ -165,7 +165,7 @@ def _label_set(item: Item) -> tuple[tuple[int, ...], ...]:
     return () if item.labels is None else (item.labels,)
 
 
-def _state(path: Path) -> list[object]:
+def video_state(path: Path) -> list[object]:
     """What changes when a file, or any image of a folder, is written: size (bytes), and modification times."""
     if not path.is_dir():
         stat = path.stat()
@@ -174,9 +174,10 @@ def _state(path: Path) -> list[object]:
     return [sum(stat.st_size for _, stat in stats), _digest([(name, s.st_size, s.st_mtime_ns) for name, s in stats])]
 
 
-def _sha256(path: Path) -> str:
+def hash_video(path: Path) -> str:
+    """SHA-256 of one video, hexadecimal; of a folder, that of the names and hashes of its images."""
     if path.is_dir():
-        hashes = [(name, _sha256(path / name)) for name in image_names(path)]
+        hashes = [(name, hash_video(path / name)) for name in image_names(path)]
         return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,241 @@
+"""Exact frames from a video's packets: which packets a frame needs, and decoding them with a context of our own.
+
+Packets are numbered in decoding order. A packet goes to the decoder with its number as time stamp, so that every frame
+that comes out says which packet holds it; nothing is counted and no container time is used.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+
+import av
+import numpy as np
+from av.stream import Stream as AnyStream
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from retable.data.decode import Frames, Resize
+from retable.data.errors import DamagedVideo
+
+KEY, DISPOSABLE = 1, 2
+"""Bits of a packet's flags: decoding may begin here; no other frame needs this one."""
+
+IMAGES = ("mjpeg", "png")
+"""Codecs of folders of images: every picture is a packet, decoded alone."""
+
+Fetch = Callable[[int, int], Sequence[memoryview]]
+"""``fetch(first, stop)``: contents of the packets ``first`` to ``stop - 1``."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What a decoder must be told beside the packets. ``rotation``: degrees counter-clockwise, from the container."""
+
+    codec: str
+    tag: str
+    extradata: bytes
+    width: int
+    height: int
+    rotation: int = 0
+    colorspace: int = 2
+    color_range: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The packets of one video.
+
+    ``sizes``: (P,) int32, bytes. ``flags``: (P,) uint8. ``packet``: (F,) int32, the packet that holds frame k.
+    """
+
+    sizes: NDArray[np.int32]
+    flags: NDArray[np.uint8]
+    packet: NDArray[np.int32]
+
+    @cached_property
+    def owner(self) -> NDArray[np.int32]:
+        """(P,) the frame that a packet holds; -1 for none."""
+        owner = np.full(len(self.sizes), -1, np.int32)
+        owner[self.packet] = np.arange(len(self.packet), dtype=np.int32)
+        return owner
+
+    @cached_property
+    def governing(self) -> NDArray[np.int32]:
+        """(F,) the key packet that decoding of frame k begins with: the last one that holds no later frame.
+
+        A frame shown before its key frame but sent after it (a leading picture) also needs the key before.
+        """
+        keys = np.flatnonzero(self.flags & KEY)
+        place = np.searchsorted(keys, self.packet, side="right") - 1
+        shown = self.owner[keys]
+        leading = (place > 0) & (shown[place] > np.arange(len(self.packet)))
+        return keys[place - leading].astype(np.int32)
+
+    @cached_property
+    def end(self) -> NDArray[np.int32]:
+        """(F,) one past the last packet that frame k needs: packets that hold no frame belong to the one before."""
+        holders = np.flatnonzero(self.owner >= 0)
+        after = np.append(holders[1:], len(self.sizes)).astype(np.int32)
+        return after[np.searchsorted(holders, self.packet)]
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """(P + 1,) place of each packet in the bytes of all, and the end."""
+        return np.concatenate([[0], np.cumsum(self.sizes, dtype=np.int64)])
+
+
+@dataclass(frozen=True)
+class Span:
+    """Packets ``first`` to ``stop - 1`` are decoded in one go for the frames ``wanted``."""
+
+    first: int
+    stop: int
+    wanted: frozenset[int]
+
+
+def spans(table: Table, wanted: Sequence[int]) -> list[Span]:
+    """The fewest packets that give the frames ``wanted`` (each in ``[0, F)``), in decoding order."""
+    found: list[Span] = []
+    for frame in sorted(set(wanted), key=lambda k: int(table.packet[k])):
+        first, stop = int(table.governing[frame]), int(table.end[frame])
+        last = found[-1] if found else None
+        if last is not None and first <= last.stop:  # going on costs no more than beginning at the key packet
+            found[-1] = Span(min(first, last.first), max(stop, last.stop), last.wanted | {frame})
+        else:
+            found.append(Span(first, stop, frozenset({frame})))
+    return found
+
+
+def read_packets(
+    name: str, stream: Stream, table: Table, fetch: Fetch, indices: Sequence[int], short_side: int
+) -> Frames:
+    """The frames ``indices`` (any order, repeats allowed), resized to ``short_side``: ``(len(indices), H, W, 3)``.
+
+    Pixel for pixel what :func:`retable.data.decode.read_frames` gives. ``name`` is for messages.
+
+    Raises:
+        DamagedVideo: a frame was asked for that the video does not have, or a packet does not decode.
+    """
+    beyond = [k for k in indices if not 0 <= k < len(table.packet)]
+    if beyond:
+        raise DamagedVideo(name, f"frame {beyond[0]} was wanted but {len(table.packet)} frames can be decoded")
+    resize, out = Resize(short_side, stream.rotation), np.empty(0, np.uint8)
+    places: dict[int, list[int]] = {}
+    for place, k in enumerate(indices):
+        places.setdefault(k, []).append(place)
+    for k, frame in _decode(name, stream, table, fetch, indices):
+        pixels = resize(frame)
+        if out.size == 0:
+            out = np.empty((len(indices), *pixels.shape), np.uint8)
+        out[places.pop(k)] = pixels
+    if places:
+        raise DamagedVideo(name, f"frame {min(places)} did not come out of the decoder")
+    return out
+
+
+def _decode(
+    name: str, stream: Stream, table: Table, fetch: Fetch, wanted: Sequence[int]
+) -> Iterator[tuple[int, VideoFrame]]:
+    """``(k, picture)`` of every wanted frame, once each, in no particular order.
+
+    Raises:
+        DamagedVideo: a packet does not decode.
+    """
+    try:
+        for span in spans(table, wanted):
+            for k, frame in _decode_span(stream, table, fetch, span):
+                if frame.is_corrupt:
+                    raise DamagedVideo(name, "the decoder flags a frame as corrupt")
+                yield k, _as_in_container(frame, stream)
+    except (av.error.FFmpegError, OSError) as error:
+        raise DamagedVideo(name, str(error)) from error
+
+
+def _decode_span(stream: Stream, table: Table, fetch: Fetch, span: Span) -> Iterator[tuple[int, VideoFrame]]:
+    """The wanted frames of one span. Ends with the last of them: the packets after it are not decoded."""
+    context, missing = new_context(stream), set(span.wanted)
+    flags, owner = table.flags[span.first : span.stop].tolist(), table.owner[span.first : span.stop].tolist()
+    numbered = enumerate(zip(fetch(span.first, span.stop), flags, owner, strict=True), span.first)
+    packets = (
+        as_packet(data, number)
+        for number, (data, flag, k) in numbered
+        if not flag & DISPOSABLE or k in span.wanted  # other frames do not need it
+    )
+    for packet in chain(packets, [None]):
+        for frame in context.decode(packet):
+            k = int(table.owner[frame.pts]) if frame.pts is not None else -1
+            if k in missing:
+                missing.remove(k)
+                yield k, frame
+        if not missing:
+            return
+
+
+def new_context(stream: Stream) -> VideoCodecContext:
+    """A decoder of one thread that refuses broken bitstreams, as :mod:`retable.data.decode` sets its own."""
+    context = av.CodecContext.create(stream.codec, "r")
+    assert isinstance(context, VideoCodecContext)
+    context.thread_type = "NONE"
+    if stream.codec in IMAGES:
+        context.options = {"err_detect": "explode+crccheck"}
+        return context
+    context.options = {"err_detect": "explode"}
+    if stream.codec == "h264":  # without reordering limits in the stream, wait as long as its level allows: drop none
+        context.options = {"err_detect": "explode", "strict": "strict"}
+    context.width, context.height = stream.width, stream.height
+    if stream.tag:
+        context.codec_tag = stream.tag  # MPEG-4 decoders choose their inverse transform by it
+    if stream.extradata:
+        context.extradata = stream.extradata
+    return context
+
+
+def as_packet(data: memoryview | bytes, number: int) -> av.Packet[AnyStream]:
+    """A packet with its number as time stamp; made by size: ``av.Packet(data)`` lacks the padding decoders read."""
+    packet = av.Packet(len(data))
+    packet.update(data)  # type: ignore[arg-type]  # any buffer will do
+    packet.pts = number
+    return packet
+
+
+def _as_in_container(frame: VideoFrame, stream: Stream) -> VideoFrame:
+    """Colours as the container says, where that differs from the bitstream."""
+    if frame.colorspace != stream.colorspace:
+        frame.colorspace = stream.colorspace
+    if frame.color_range != stream.color_range:
+        frame.color_range = stream.color_range
+    return frame
+
+
+def h264_flags(data: bytes | memoryview, length_size: int) -> tuple[bool, bool]:
+    """Whether an H.264 packet holds an IDR picture, and whether no other picture refers to it (ITU-T H.264, 7.3.1).
+
+    ``length_size``: bytes of the length before each unit; 0 for start codes (Annex B).
+    """
+    kinds = [(byte & 31, byte >> 5 & 3) for byte in _h264_headers(bytes(data), length_size)]
+    slices = [(kind, reference) for kind, reference in kinds if 1 <= kind <= 5]
+    return any(kind == 5 for kind, _ in slices), bool(slices) and all(ref == 0 for _, ref in slices)
+
+
+def h264_length_size(extradata: bytes) -> int:
+    """Bytes of unit lengths as the ``avcC`` box says; 0 where units have start codes."""
+    return (extradata[4] & 3) + 1 if len(extradata) > 6 and extradata[0] == 1 else 0
+
+
+def _h264_headers(data: bytes, length_size: int) -> Iterator[int]:
+    """First byte of every unit."""
+    place = 0
+    if length_size == 0:
+        while (place := data.find(b"\0\0\1", place)) >= 0 and place + 3 < len(data):
+            yield data[place + 3]
+            place += 3
+        return
+    while place + length_size < len(data):
+        (size,) = struct.unpack(">I", data[place : place + length_size].rjust(4, b"\0"))
+        yield data[place + length_size]
+        place += length_size + size
