@@ -199,7 +199,7 @@ def ui(
     profile: Profile = None,
     storage: Storage = None,
     tracking: Tracking = None,
-    port: Annotated[int, typer.Option(min=1, max=65535)] = UI_PORT,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI on 127.0.0.1.")] = UI_PORT,
 ) -> None:
     """Start the MLflow UI on this machine only and print the links to the tables' views. Ctrl-C stops it.
 
