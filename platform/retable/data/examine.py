@@ -24,6 +24,7 @@ DIRECT, PACKETS, SEQUENTIAL = "direct", "packets", "sequential"
 """How frames are reached: packets lie whole in the file; packets come from the demuxer only; from the start only."""
 
 _PROBE_SIDE = 48
+_PROBED_KEYS = 3
 _BLOCK_HEADER = 64
 """Bytes that a container may put between the place it gives and a packet's own first byte."""
 
@@ -112,9 +113,10 @@ def _video(file: Path, entry: Entry) -> Entry:
         raw = file.read_bytes()
         demuxed, reason = _demux(container, stream, raw)
         context = stream.codec_context
-        look = Stream(
-            context.codec.name, _tag(context.codec_tag), context.extradata or b"", stream.width, stream.height
-        )
+        tag, extra = _tag(context.codec_tag), context.extradata or b""
+        if context.codec.name == "mpeg4" and demuxed:
+            extra += _mpeg4_headers(bytes(demuxed[0].packet))
+        look = Stream(context.codec.name, tag, extra, stream.width, stream.height)
         flags = _flags(demuxed, look)
         probes = _probes(flags)
         seen = _decode(demuxed, probes, finish=not reason)
@@ -134,6 +136,12 @@ def _video(file: Path, entry: Entry) -> Entry:
     offsets = np.array([d.offset for d in demuxed], np.int64)
     direct = bool((offsets >= 0).all())
     return replace(found, access=DIRECT if direct else PACKETS, offsets=offsets if direct else entry.offsets)
+
+
+def _mpeg4_headers(first: bytes) -> bytes:
+    """What the first packet holds before its first picture: it tells of packed B-frames, and is not sent again."""
+    places = [place for code in (b"\0\0\1\xb3", b"\0\0\1\xb6") if (place := first.find(code)) >= 0]
+    return first[: min(places)] if places else b""
 
 
 def _demux(container: InputContainer, stream: VideoStream, raw: bytes) -> tuple[list[_Demuxed], str]:
@@ -197,10 +205,10 @@ def _take(seen: _Seen, frames: Sequence[VideoFrame], probes: frozenset[int], res
 
 
 def _probes(flags: Sequence[int]) -> frozenset[int]:
-    """Packets whose frames are compared with random access: the first few, and those after a key in the middle."""
-    keys = [number for number, flag in enumerate(flags) if flag & KEY]
-    middle = keys[len(keys) // 2] if keys else 0
-    return frozenset({0, 1, 2, middle, middle + 1, middle + 2})
+    """Packets whose frames are compared with random access: the first few, and those at keys spread over the video."""
+    keys = [number for number, flag in enumerate(flags) if flag & KEY] or [0]
+    chosen = {0, *(keys[place * (len(keys) - 1) // _PROBED_KEYS] for place in range(1, _PROBED_KEYS + 1))}
+    return frozenset(key + further for key in chosen for further in range(3))
 
 
 def _table(demuxed: Sequence[_Demuxed], flags: Sequence[int], seen: _Seen) -> Table | None:
@@ -231,13 +239,10 @@ def _agrees(file: Path, stream: Stream, table: Table, packets: Sequence[memoryvi
     """Whether random access gives the very pixels that decoding from the start gave, on the frames kept for that."""
     wanted = sorted(seen.pictures)
     try:
-        for k in wanted:
-            found = read_packets(str(file), stream, table, lambda a, b: packets[a:b], [k], _PROBE_SIDE)
-            if not np.array_equal(found[0], seen.pictures[k]):
-                return False
+        found = read_packets(str(file), stream, table, lambda a, b: packets[a:b], wanted, _PROBE_SIDE)
     except DamagedVideo:
         return False
-    return True
+    return np.array_equal(found, np.stack([seen.pictures[k] for k in wanted]))
 
 
 def _folder(file: Path, entry: Entry) -> Entry:
