@@ -209,7 +209,7 @@ def report(name: str, device: str, peak: float | None) -> dict[str, Any]:
         for kind in ("train", "inference"):
             place = torch.device(device)
             found[kind] = speed(file, config, place, macs=macs, peak=peak, train=kind == "train")
-    return found
+    return {**found, "cpu_seconds": time.process_time()}
 
 
 def in_own_process(name: str, device: str, peak: float | None) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def main() -> int:
     if args.one:
         print(json.dumps(report(args.one, args.device, args.peak)))
         return 0
-    started, found = time.perf_counter(), []
+    started, found, busy = time.perf_counter(), [], os.getloadavg()[0]
     peak = matrix_rate(torch.device("cuda")) if args.device == "cuda" else None
     for name in args.models:
         found.append(in_own_process(name, args.device, peak))
@@ -272,9 +272,11 @@ def main() -> int:
     print(f"{len(found) - len(failed)} of {len(found)} models in {math.ceil(seconds)} s")
     target = args.results or (RESULTS if tuple(args.models) == MODELS else None)
     if target is not None and not failed:
-        about = {"schema": 1, "machine": machine(args.device), "matrix_flops": peak, "seconds": seconds}
+        about = {"schema": 1, "machine": machine(args.device), "matrix_flops": peak}
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps({**about, "models": found}, indent=1) + "\n")
+        target.write_text(
+            json.dumps({**about, "load_before": busy, "seconds": seconds, "models": found}, indent=1) + "\n"
+        )
     return 1 if failed else 0
 
 
