@@ -119,7 +119,7 @@ def inputs(config: Config) -> dict[str, InputSpec]:
     if config.head_only:
         return {"features": InputSpec((t, CHANNELS[config.backbone], 1, 1), config.stream, AS_IS)}
     if config.stream == "flow":
-        return {"flow": InputSpec((t, 2 * config.flow_length, s, s), "flow", FLOW)}
+        return {"flow": InputSpec((t, 2 * config.flow_length, s, s), "flow", FLOW, fields=config.flow_length)}
     return {"rgb": InputSpec((t, 3, s, s), "rgb", IMAGENET)}
 
 

@@ -166,7 +166,13 @@ def inputs(config: Config) -> dict[str, InputSpec]:
     side = (config.size, config.size)
     return {
         "rgb": InputSpec((config.frames, 3, *side)),
-        "flow": InputSpec((config.frames, config.flow_length * config.flow_channels, *side), "flow", FLOW),
+        "flow": InputSpec(
+            (config.frames, config.flow_length * config.flow_channels, *side),
+            "flow",
+            FLOW,
+            fields=config.flow_length,
+            centred=True,
+        ),
     }
 
 

@@ -65,7 +65,7 @@ def test_every_cell_without_a_value_has_its_reason(doc: Json) -> None:
         ("t1.fsam.top1", "partial", "Seed 1: failed: the loss is nan at update 7."),
         ("t2.se.split2", "running", "Seed 0: not finished: 2 of 4 epochs."),
         ("t2.se.mean", "running", "Seed 0: not finished: 2 of 4 epochs."),
-        ("t2.plain.flow", "unsupported", "Optical flow cannot be read yet."),
+        ("t2.plain.flow", "unsupported", "The model msfnet does not read the stream flow."),
         ("t2.plain.both", "unsupported", "Fusing the scores of several runs is not supported yet."),
     ],
 )

@@ -7,3 +7,6 @@ from __future__ import annotations
 
 PIPELINE_SEMANTICS = 1
 """Part of every run's identity. Raise it when the same videos, config and seed would give other pixels or labels."""
+
+FLOW_SEMANTICS = 1
+"""Part of the identity of runs that read flow. Raise it when the same frames and method would give other flow."""

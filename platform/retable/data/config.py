@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 
 class Frozen(BaseModel):
@@ -34,6 +34,25 @@ class Clip(Frozen):
         return self
 
 
+FlowMethod = Literal["tvl1", "dis", "farneback", "raft"]
+
+
+class Flow(Frozen):
+    """How optical flow is computed and kept. Displacements are in pixels of the resized frames, per frame."""
+
+    method: FlowMethod = "tvl1"
+    bound: float = Field(20.0, gt=0.0, description="displacements are cut to [-bound, bound] and kept in 256 steps")
+    weights: str | None = Field(None, description="raft only: a file of weights for torchvision's RAFT")
+
+    @model_validator(mode="after")
+    def _weights_are_rafts(self) -> Self:
+        if self.method == "raft" and self.weights is None:
+            raise ValueError("method raft needs a file of weights: set flow.weights to its path")
+        if self.method != "raft" and self.weights is not None:
+            raise ValueError(f"method {self.method} takes no weights: leave flow.weights out, or set method raft")
+        return self
+
+
 class Data(Frozen):
     """Which videos a run trains and is scored on."""
 
@@ -41,9 +60,18 @@ class Data(Frozen):
     split: int = Field(1, ge=1)
     stream: Literal["rgb", "flow"] = "rgb"
     clip: Clip = Clip()
+    flow: Flow | None = Field(None, description="of runs that read optical flow; the others' configs have none")
     num_classes: int | None = Field(None, ge=2, description="default: the dataset layout's number")
     holdout: float = Field(0.0, ge=0.0, lt=0.9, description="share of the training groups held out for validation")
     on_damage: Literal["error", "drop"] = "error"
+
+    @model_serializer(mode="wrap")
+    def _without_unused_flow(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Configs without flow look as they did before there was any, so that their runs keep their ids."""
+        body: dict[str, Any] = dump(self)
+        if body["flow"] is None:
+            del body["flow"]
+        return body
 
 
 class Protocol(Frozen):

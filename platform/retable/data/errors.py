@@ -37,3 +37,7 @@ class DiskFull(DataError):
 
     def __reduce__(self) -> tuple[type[DiskFull], tuple[str, int, str]]:
         return DiskFull, (self.folder, self.needed, self.what)
+
+
+class FlowUnavailable(DataError):
+    """Optical flow that cannot be computed here: a library or a file of weights is missing."""

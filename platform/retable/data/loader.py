@@ -3,7 +3,7 @@ the epoch and the position in it; never on workers, caches, or where the epoch w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +18,14 @@ from torch.utils.data import Dataset as TorchDataset
 
 from retable.data import PIPELINE_SEMANTICS as SEMANTICS
 from retable.data.cache import DEFAULT_LIMIT, FrameSource, Progress, open_frames
-from retable.data.config import Clip, Data, Protocol
+from retable.data.config import Clip, Data, Flow, Protocol
 from retable.data.errors import DamagedVideo, DatasetError
+from retable.data.flow_store import FlowStore, open_flow
 from retable.data.layouts import FlipRule, Item, Subset
 from retable.data.manifest import Manifest
-from retable.data.sampling import test_clips, train_clip
-from retable.data.transforms import CROPS, MIRRORED_VIEWS, center_crop, contrast, crop_at, mirror
+from retable.data.sampling import Indices, flow_stacks, test_clips, train_clip
+from retable.data.transforms import CROPS, MIRRORED_VIEWS, center_crop, contrast, crop_at, mirror, negate_x
+from retable.nn import InputSpec
 
 __all__ = ["SEMANTICS", "Augment", "Batch", "RunData", "open_run_data"]
 
@@ -34,7 +36,8 @@ _AUGMENT, _SHUFFLE = 1, 2  # streams of random numbers
 class Batch:
     """Clips of one step.
 
-    ``clips``: by input name, uint8 ``(B, T, H, W, 3)``. ``labels``: int64 ``(B,)``, after a mirror that swaps labels.
+    ``clips``: by input name, ``rgb`` uint8 ``(B, T, H, W, 3)``, ``flow`` uint8 ``(B, T, H, W, 2 L)``.
+    ``labels``: int64 ``(B,)``, after a mirror that swaps labels.
     ``videos``: int64 ``(B,)``, row in the subset's video list; in evaluation a video has clips x crops rows.
     ``mirrored``: bool ``(B,)``, evaluation views whose probabilities ``RunData.flip_permutation`` puts back in order.
     """
@@ -68,9 +71,9 @@ class _Key:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Views made for one key: ``(R, T, H, W, 3)`` uint8, with label, video row and mirror flag of each."""
+    """Views made for one key, by input name ``(R, T, H, W, C)`` uint8, with label, video row and mirror of each."""
 
-    clips: NDArray[np.uint8]
+    clips: dict[str, NDArray[np.uint8]]
     labels: list[int]
     videos: list[int]
     mirrored: list[bool]
@@ -86,8 +89,11 @@ class _Samples(TorchDataset[_Rows]):
         clip: Clip,
         augment: Augment,
         manifest: Manifest,
+        inputs: Mapping[str, InputSpec],
+        flow: FlowStore | None,
     ) -> None:
         self.items, self.frames, self.clip, self.augment = items, frames, clip, augment
+        self.inputs, self.flow = inputs, flow
         self.flip: FlipRule = manifest.flip
         self.swap = manifest.flip_permutation()
 
@@ -102,22 +108,37 @@ class _Samples(TorchDataset[_Rows]):
         rng = np.random.default_rng([_AUGMENT, key.seed, key.epoch, key.row])
         indices = train_clip(self.frames.counts[item.path], self.clip, rng)
         down, right, turned, factor = (float(x) for x in rng.random(4))
-        frames = self.frames.read(item.path, indices.tolist())
-        size = self.clip.size
-        frames = crop_at(frames, size, down, right) if self.augment.crop == "random" else center_crop(frames, size)
-        label = item.label
-        if self.augment.flip and self.flip != "never" and turned < 0.5:
-            frames = mirror(frames)
-            label = self.swap[label] if self.swap is not None else label
-        if self.augment.contrast:
-            frames = contrast(frames, 1.0 + self.augment.contrast * (2.0 * factor - 1.0))
-        return _Rows(np.ascontiguousarray(frames)[None], [label], [key.row], [False])
+        mirrored = self.augment.flip and self.flip != "never" and turned < 0.5
+        clips = {}
+        for name, frames in self._clips(item, indices):
+            size = self.clip.size
+            frames = crop_at(frames, size, down, right) if self.augment.crop == "random" else center_crop(frames, size)
+            if mirrored:
+                frames = mirror(frames) if name == "rgb" else negate_x(mirror(frames))
+            if name == "rgb" and self.augment.contrast:
+                frames = contrast(frames, 1.0 + self.augment.contrast * (2.0 * factor - 1.0))
+            clips[name] = np.ascontiguousarray(frames)[None]
+        label = self.swap[item.label] if mirrored and self.swap is not None else item.label
+        return _Rows(clips, [label], [key.row], [False])
 
     def _view(self, key: _Key, item: Item, protocol: Protocol) -> _Rows:
         indices = test_clips(self.frames.counts[item.path], self.clip, protocol.clips)[key.clip]
-        views = CROPS[protocol.crops](self.frames.read(item.path, indices.tolist()), self.clip.size)
         mirrored = list(MIRRORED_VIEWS[protocol.crops])
-        return _Rows(np.stack(views), [item.label] * len(views), [key.row] * len(views), mirrored)
+        clips = {}
+        for name, frames in self._clips(item, indices):
+            views = CROPS[protocol.crops](frames, self.clip.size)
+            if name == "flow":
+                views = [negate_x(view) if turned else view for view, turned in zip(views, mirrored, strict=True)]
+            clips[name] = np.stack(views)
+        return _Rows(clips, [item.label] * len(mirrored), [key.row] * len(mirrored), mirrored)
+
+    def _clips(self, item: Item, indices: Indices) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        """What the model reads of one clip, uncropped, by input name: frames, and the stacks of flow around them."""
+        if "rgb" in self.inputs:
+            yield "rgb", self.frames.read(item.path, indices.tolist())
+        if self.flow is not None:
+            spec, n = self.inputs["flow"], self.frames.counts[item.path]
+            yield "flow", self.flow.read(item.path, flow_stacks(indices, n, spec.fields, centred=spec.centred))
 
 
 class RunData:
@@ -237,6 +258,7 @@ def open_run_data(
     loader_workers: int = 0,
     cache_limit: int = DEFAULT_LIMIT,
     progress: Progress | None = None,
+    inputs: Mapping[str, InputSpec] | None = None,
 ) -> RunData:
     """Everything a run reads, ready: splits, hold-out, damage policy, frame cache.
 
@@ -247,35 +269,54 @@ def open_run_data(
         cache_dir: folder for decoded frames, shared by runs; made if need be.
         loader_workers: data processes; 0 reads in this process. Changes no number.
         cache_limit: a dataset that decodes to more bytes is read from its video files.
-        progress: told (videos done, videos in all) while videos are decoded for the first time.
+        progress: told (videos done, videos in all) while videos are decoded, or their flow computed, the first time.
+        inputs: what the run's model takes; default: rgb. Flow is computed as ``data.flow`` says.
 
     Raises:
-        DatasetError: see :meth:`Manifest.items`; a stream or class count that the dataset does not have; or videos
-            with several labels or none.
+        DatasetError: see :meth:`Manifest.items`; an input that cannot be read from videos; a class count that the
+            dataset does not have; or videos with several labels or none.
+        FlowUnavailable: the model takes flow, which cannot be computed here.
         DamagedVideo: a video does not decode and ``data.on_damage`` is ``error``.
         DiskFull: no space left in ``cache_dir``.
     """
-    if data.stream != "rgb":
-        raise DatasetError(f"stream {data.stream!r} is not available: this version reads rgb only")
+    inputs = _RGB if inputs is None else inputs
+    _refuse_inputs(inputs, data)
     if data.num_classes not in (None, len(manifest.classes)):
         raise DatasetError(
             f"data.num_classes is {data.num_classes} but {manifest.name} has {len(manifest.classes)} classes"
         )
     items = manifest.items(data.split, holdout=data.holdout)
     _refuse_label_sets(manifest.name, items)
-    frames = open_frames(
-        manifest, [i.path for i in items], data.clip.short_side, Path(cache_dir), limit=cache_limit, progress=progress
-    )
+    paths, side, cache_dir = [i.path for i in items], data.clip.short_side, Path(cache_dir)
+    frames = open_frames(manifest, paths, side, cache_dir, limit=cache_limit, progress=progress)
     if frames.damaged and data.on_damage == "error":
         path, reason = next(iter(frames.damaged.items()))
         raise DamagedVideo(
             manifest.root / path, f"{reason} ({len(frames.damaged)} damaged; data.on_damage: drop leaves them out)"
         )
     subsets = {s: tuple(i for i in items if i.subset == s and i.path not in frames.damaged) for s in _SUBSETS}
-    return RunData(manifest, _Samples(subsets, frames, data.clip, augment, manifest), loader_workers)
+    flow = None
+    if "flow" in inputs:
+        flow = open_flow(manifest, paths, frames, data.flow or Flow(), side, cache_dir, progress=progress)
+    return RunData(manifest, _Samples(subsets, frames, data.clip, augment, manifest, inputs, flow), loader_workers)
 
 
 _SUBSETS: tuple[Subset, ...] = ("train", "val", "test")
+_RGB: Mapping[str, InputSpec] = {"rgb": InputSpec((1, 3, 1, 1))}
+
+
+def _refuse_inputs(inputs: Mapping[str, InputSpec], data: Data) -> None:
+    other = sorted(set(inputs) - {"rgb", "flow"})
+    if other:
+        raise DatasetError(f"the model takes {', '.join(other)}, which cannot be read from videos")
+    if data.stream not in inputs:
+        raise DatasetError(f"the stream is {data.stream}, but the model takes {', '.join(inputs)} only")
+    flow = inputs.get("flow")
+    if flow is not None and flow.shape[1] != 2 * flow.fields:
+        raise DatasetError(
+            f"the model takes {flow.shape[1]} channels of flow for {flow.fields} fields; only x and y can be read,"
+            f" which are {2 * flow.fields}"
+        )
 
 
 def _refuse_label_sets(name: str, items: Sequence[Item]) -> None:
@@ -291,7 +332,7 @@ def _refuse_label_sets(name: str, items: Sequence[Item]) -> None:
 
 def _collate(rows: Sequence[_Rows]) -> Batch:
     return Batch(
-        clips={"rgb": torch.from_numpy(np.concatenate([r.clips for r in rows]))},
+        clips={name: torch.from_numpy(np.concatenate([r.clips[name] for r in rows])) for name in rows[0].clips},
         labels=torch.tensor([label for r in rows for label in r.labels]),
         videos=torch.tensor([video for r in rows for video in r.videos]),
         mirrored=torch.tensor([flag for r in rows for flag in r.mirrored], dtype=torch.bool),

@@ -48,6 +48,17 @@ def largest_step(n_frames: int, clip: Clip) -> int:
     return min(clip.max_step, max(1, (n_frames - 1) // (clip.frames - 1)))
 
 
+def flow_stacks(indices: Indices, n_frames: int, fields: int, *, centred: bool) -> NDArray[np.int64]:
+    """Which flow fields go with each sampled frame, ``(T, fields)``: consecutive ones.
+
+    Field t is the motion from frame t to t + 1, so that a video has one field less than frames. A stack begins at its
+    frame, or with ``centred`` has as many fields before it as after it; at both ends of a video the outermost field
+    is repeated. A video of one frame has no field: all are -1.
+    """
+    first = indices[:, None] - (fields // 2 if centred else 0)
+    return np.asarray(np.minimum(np.maximum(first + np.arange(fields), 0), n_frames - 2))
+
+
 def _room(n_frames: int, frames: int, step: int) -> int:
     return max(0, n_frames - 1 - (frames - 1) * step)
 

@@ -59,6 +59,20 @@ def mirror(frames: Frames) -> Frames:
     return frames[:, :, ::-1]
 
 
+def negate_x(flow: Frames) -> Frames:
+    """Flow stacks ``(T, H, W, 2 L)`` (x1, y1, x2, y2, ...; 128 is no motion) with the x displacements reversed.
+
+    The byte v becomes 256 - v: no motion stays no motion, and only 0, the largest motion to the left, is changed by a
+    step (to 255).
+    """
+    turned = flow.copy()
+    turned[..., ::2] = _NEGATED[flow[..., ::2]]
+    return turned
+
+
+_NEGATED = np.minimum(256 - np.arange(256), 255).astype(np.uint8)
+
+
 def contrast(frames: Frames, factor: float) -> Frames:
     """Scale the distance of every value to the clip's mean by ``factor``, rounded and clipped to 0..255."""
     mean = float(frames.mean())

@@ -27,12 +27,18 @@ IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One named input of a model's ``forward``: a clip ``(T, C, H, W)``, without the batch axis."""
+    """One named input of a model's ``forward``: a clip ``(T, C, H, W)``, without the batch axis.
+
+    With flow, every one of the T positions has a stack of ``fields`` consecutive flow fields, two channels each: x1,
+    y1, x2, y2, ... It begins at the position's frame, or is ``centred`` on it.
+    """
 
     shape: tuple[int, int, int, int]
     modality: Modality = "rgb"
     normalisation: Normalisation = IMAGENET
     dtype: str = "float32"
+    fields: int = 0
+    centred: bool = False
 
 
 class Outputs(TypedDict):

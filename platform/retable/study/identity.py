@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from retable.data.flow import weights_hash
 from retable.study.config import Config, Protocol
 
 ID_HEX = 24  # 96 bits
@@ -43,8 +44,8 @@ def config_id(
     """The id of a training, without its seed.
 
     The dataset enters as its fingerprint (and the layout that labels and flips it), not as a name; without a
-    fingerprint the name stands in and the id is provisional (prefixed ``~``). Initial weights enter by the hash of
-    their file, not by the path or URL that names it.
+    fingerprint the name stands in and the id is provisional (prefixed ``~``). Initial weights and those of optical
+    flow enter by the hash of their file, not by the path or URL that names it.
     """
     body = config.model_dump(mode="json")
     name = body["data"].pop("dataset")
@@ -52,6 +53,9 @@ def config_id(
         body["model"]["name"] = PurePath(body["model"]["name"]).name
     if weights is not None:
         body["model"].pop("weights", None)
+    flow = body["data"].get("flow")
+    if flow is not None and flow["weights"] is not None:
+        flow["weights"] = weights_hash(flow["weights"])
     key = digest(
         {
             "config": body,

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from retable import registry
-from retable.data import layouts
+from retable.data import FLOW_SEMANTICS, layouts
 from retable.study import cells as cells_of
 from retable.study import claims, identity, searches
 from retable.study.cells import Combine, Demand, Score, Tree
@@ -365,6 +365,8 @@ class _Builder:
             "pipeline": self.world.pipeline,
             "loop": self.world.loop,
         }
+        if config.data.flow is not None:
+            semantics["flow"] = FLOW_SEMANTICS
         key = functools.partial(
             identity.config_id,
             config,
@@ -401,6 +403,8 @@ def _unsupported(config: Config) -> str | None:
     settings = dict(config.model)
     file = registry.load(settings.pop("name"))
     inputs = file.inputs(file.config_class.model_validate(settings))
-    if config.data.stream == "flow" or any(spec.modality == "flow" for spec in inputs.values()):
-        return "optical flow cannot be read yet"
+    if all(spec.modality != config.data.stream for spec in inputs.values()):
+        return f"the model {file.name} does not read the stream {config.data.stream}"
+    if any(name == "flow" and spec.shape[1] != 2 * spec.fields for name, spec in inputs.items()):
+        return "flow can be read as x and y displacements only"
     return None

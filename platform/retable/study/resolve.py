@@ -12,6 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from retable import registry
 from retable.data import layouts
+from retable.data.config import Flow
+from retable.data.errors import FlowUnavailable
+from retable.data.flow import pinned
 from retable.study.config import Config, Data, Protocol, Recipe, Resources
 from retable.study.problems import YamlPath, nearest
 from retable.study.schema import Profile, Study
@@ -105,7 +108,7 @@ def resolve(settings: Leaves, profile: Profile) -> Resolved:
     """Typed config, protocol and resources of fully overlaid settings.
 
     Linked fields are filled here: the model's ``frames`` and ``size`` from ``data.clip``, its ``num_classes`` from
-    ``data.num_classes`` or the dataset's layout.
+    ``data.num_classes`` or the dataset's layout. ``data.flow`` is there if and only if the model takes flow.
 
     Raises:
         Unresolvable: unknown keys, wrong types, impossible values; every one found.
@@ -123,6 +126,7 @@ def resolve(settings: Leaves, profile: Profile) -> Resolved:
         raise Unresolvable([*faults, *(f for f in unsized if f.path != "model")])
     data = _counted(data, settings, faults)
     model = _model(dict(tree.get("model", {})), data, settings, faults)
+    data = _with_flow(data, model, settings, faults)
     if faults:
         raise Unresolvable(faults)
     assert isinstance(recipe, Recipe)
@@ -216,6 +220,23 @@ def _model(tree: dict[str, Any], data: Data, settings: Leaves, faults: list[Faul
         faults.append(Fault("model.weights", _origin("model.weights", settings), str(error), model["weights"]))
         return {}
     return model if weights is None else {**model, "weights": weights}
+
+
+def _with_flow(data: Data, model: Mapping[str, Any], settings: Leaves, faults: list[Fault]) -> Data:
+    """``data.flow`` is that of the models that take flow, complete: the others' runs do not depend on it."""
+    if not model:
+        return data
+    knobs = dict(model)
+    file = registry.load(knobs.pop("name"))
+    inputs = file.inputs(file.config_class.model_validate(knobs))
+    if all(spec.modality != "flow" for spec in inputs.values()):
+        return data.model_copy(update={"flow": None})
+    try:
+        return data.model_copy(update={"flow": pinned(data.flow or Flow())})
+    except FlowUnavailable as error:
+        weights = data.flow.weights if data.flow else None
+        faults.append(Fault("data.flow.weights", _origin("data.flow.weights", settings), str(error), weights))
+        return data
 
 
 def _linked(data: Data, home: str) -> Any:

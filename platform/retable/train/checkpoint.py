@@ -54,6 +54,8 @@ def stamp(config: Config) -> str:
     body["data"].pop("dataset")
     if body["model"].get("weights", "none") != "none":
         body["model"]["weights"] = "given"
+    if (body["data"].get("flow") or {}).get("weights"):
+        body["data"]["flow"]["weights"] = "given"
     return digest(body)
 
 

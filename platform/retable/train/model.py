@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from retable import registry
@@ -18,12 +19,22 @@ _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 def build_model(config: Config) -> nn.Module:
     """The model of ``config`` on the CPU, its weights drawn from torch's global generator."""
-    knobs = dict(config.model)
-    file = registry.load(knobs.pop("name"))
-    settings = file.config_class(**knobs)
+    file, settings = _settings(config)
     model = file.build(settings)
     model.input_specs = file.inputs(settings)  # type: ignore[assignment]
     return model
+
+
+def inputs(config: Config) -> dict[str, InputSpec]:
+    """The named inputs of the model of ``config``."""
+    file, settings = _settings(config)
+    return file.inputs(settings)
+
+
+def _settings(config: Config) -> tuple[registry.ModelFile, BaseModel]:
+    knobs = dict(config.model)
+    file = registry.load(knobs.pop("name"))
+    return file, file.config_class(**knobs)
 
 
 def input_specs(model: nn.Module) -> dict[str, InputSpec]:

@@ -1,0 +1,188 @@
+"""Optical flow of a dataset's videos on disk, computed once per video content, method, bound and short side.
+
+One file per video, ``<cache_dir>/flow-<method>-<bound>-<short side>-v<semantics>/<content hash>.npy``, uint8
+``(N - 1, H, W, 2)``. A file is written beside its name and moved, so that it is whole or not there: a computation that
+was broken off goes on with the videos that lack one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retable.data import FLOW_SEMANTICS
+from retable.data.cache import FrameSource, Progress, _lock
+from retable.data.config import Flow
+from retable.data.errors import DataError, DiskFull
+from retable.data.flow import Codes, estimate, pinned, quantise, require, weights_hash
+from retable.data.manifest import Manifest, content_hashes
+
+_CHUNK = 256
+"""Frames of a video in memory at a time."""
+_LIMIT = 24 * 3600.0
+"""Seconds after which a worker process that is still at one video is given up."""
+
+
+@dataclass(frozen=True)
+class FlowStore:
+    """Stacks of flow fields, from memory maps that every process makes for itself."""
+
+    folder: Path
+    files: Mapping[str, str]  # path of a video -> name of its file
+
+    def read(self, path: str, fields: NDArray[np.int64]) -> Codes:
+        """The fields ``(T, L)`` of the video ``path``: ``(T, H, W, 2 L)`` uint8, channels x1, y1, x2, y2, ...
+
+        Raises:
+            DataError: the file is gone or damaged; removing it makes the next run compute it again.
+        """
+        video = _mapped(self.folder / self.files[path])
+        t, length = fields.shape
+        height, width = video.shape[1:3]
+        if len(video) == 0:
+            return np.full((t, height, width, 2 * length), 128, np.uint8)
+        stacks = video[fields].transpose(0, 2, 3, 1, 4)
+        return stacks.reshape(t, height, width, 2 * length)
+
+
+def open_flow(
+    manifest: Manifest,
+    paths: Sequence[str],
+    frames: FrameSource,
+    flow: Flow,
+    short_side: int,
+    cache_dir: Path,
+    *,
+    processes: int = 0,
+    progress: Progress | None = None,
+) -> FlowStore:
+    """The flow of the videos ``paths`` (those that decode), computed where it is not there yet.
+
+    Args:
+        frames: their frames at ``short_side``, from :func:`retable.data.cache.open_frames`.
+        processes: worker processes; 0 uses threads of this one, which wait for each other little.
+        progress: told (videos done, videos in all) while flow is computed.
+
+    Raises:
+        FlowUnavailable: the method cannot be used here.
+        DiskFull: no space left; what is finished stays, and nothing half-written does.
+    """
+    flow = pinned(flow)
+    folder = cache_dir / folder_name(flow, short_side)
+    files = {path: f"{key}.npy" for path, key in content_hashes(manifest.root, paths).items() if path in frames.counts}
+    store = FlowStore(folder, files)
+    if _missing(store):
+        require(flow)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _lock(folder.with_suffix(".lock")):
+            _sweep(folder)
+            _compute(store, frames, flow, processes, progress, f"the optical flow of {manifest.name}")
+    return store
+
+
+def folder_name(flow: Flow, short_side: int) -> str:
+    """Where the flow of one :func:`~retable.data.flow.pinned` method and size is kept."""
+    weights = f"-{weights_hash(flow.weights)[:8]}" if flow.weights else ""
+    return f"flow-{flow.method}{weights}-{flow.bound:g}-{short_side}-v{FLOW_SEMANTICS}"
+
+
+def _missing(store: FlowStore) -> dict[str, str]:
+    """File -> a video that it is to be made from."""
+    there = {entry.name for entry in os.scandir(store.folder)} if store.folder.is_dir() else set()
+    return {name: path for path, name in store.files.items() if name not in there}
+
+
+def _compute(
+    store: FlowStore, frames: FrameSource, flow: Flow, processes: int, progress: Progress | None, what: str
+) -> None:
+    todo = _missing(store)
+    total = len(set(store.files.values()))
+    needed = _size(frames, list(todo.values()))
+    if todo and shutil.disk_usage(store.folder).free < needed:
+        raise DiskFull(store.folder, needed, what)
+    work = functools.partial(_make, store, frames, flow)
+    try:
+        for done, (path, lost) in enumerate(_each(work, list(todo.values()), processes), total - len(todo) + 1):
+            if lost is not None:
+                raise DataError(f"{what}: {path}: {lost}")
+            if progress is not None:
+                progress(done, total)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(store.folder, needed, what) from error
+        raise
+
+
+def _each(work: Callable[[str], None], paths: Sequence[str], processes: int) -> Iterator[tuple[str, str | None]]:
+    """Every video as it is done, and what became of a process that was lost over it.
+
+    Threads suffice for most: OpenCV and PyAV let go of the interpreter lock while they work.
+    """
+    if processes:
+        from retable.data.workers import each
+
+        for path, lost in each(work, paths, processes=processes, limit=_LIMIT):
+            yield path, None if lost is None else lost.reason
+        return
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        yield from zip(paths, pool.map(work, paths), strict=True)
+
+
+def _make(store: FlowStore, frames: FrameSource, flow: Flow, path: str) -> None:
+    """Compute one video's flow and put its file in place."""
+    target = store.folder / store.files[path]
+    temporary = store.folder / f"{target.stem}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}.tmp"
+    n = frames.counts[path]
+    try:
+        with temporary.open("xb") as file:
+            for start in range(0, max(1, n - 1), _CHUNK):
+                codes = quantise(
+                    estimate(frames.read(path, range(start, min(start + _CHUNK + 1, n))), flow), flow.bound
+                )
+                if start == 0:
+                    header = {"descr": "|u1", "fortran_order": False, "shape": (n - 1, *codes.shape[1:])}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(np.ascontiguousarray(codes).data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _size(frames: FrameSource, paths: Sequence[str]) -> int:
+    """Bytes that the flow of these videos takes, if all have the size of the first."""
+    if not paths:
+        return 0
+    height, width = frames.read(paths[0], [0]).shape[1:3]
+    fields = sum(frames.counts[path] - 1 for path in paths)
+    return int(fields * height * width * 2)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process of this host left behind."""
+    for left in folder.glob(f"*.{socket.gethostname()}.*.tmp"):
+        pid = left.name.split(".")[-3]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            with contextlib.suppress(OSError):
+                left.unlink()
+
+
+@functools.lru_cache(maxsize=1024)
+def _mapped(file: Path) -> Codes:
+    try:
+        return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError) as error:
+        raise DataError(f"flow file {file}: {error}; remove it, and the next run computes it again") from error
