@@ -29,6 +29,9 @@ def labels(plan: Plan) -> dict[str, str]:
     return found
 
 
+ENDED = ("done", "failed", "claimed", "environment", "pruned")
+
+
 @dataclass
 class _Line:
     label: str
@@ -59,6 +62,8 @@ class Display:
         self.console = console
         self.poll = poll
         self.lines = {r.run_id: _Line(names[r.run_id], r.training.config.recipe.epochs) for r in runs}
+        self.expected = 0
+        """How many runs there will be, where they come to be on the way (a search)."""
         self.several = {r.run_id for r in runs if r.training.config.recipe.workers > 1}
         self.began = time.monotonic()
         self._told = 0.0
@@ -73,6 +78,13 @@ class Display:
     def __exit__(self, *exc: object) -> None:
         if self.console.is_terminal:
             self._live.stop()
+
+    def add(self, run: RunSpec, name: str) -> None:
+        """A further run, before it starts."""
+        with self._lock:
+            self.lines.setdefault(run.run_id, _Line(name, run.training.config.recipe.epochs))
+            if run.training.config.recipe.workers > 1:
+                self.several.add(run.run_id)
 
     def watch(self, event: str, run_id: str, facts: dict[str, Any]) -> None:
         """Take in one event."""
@@ -106,12 +118,13 @@ class Display:
             self.console.print(text, highlight=False, soft_wrap=True)
 
     def _count(self) -> str:
-        ended = sum(line.state in ("done", "failed", "claimed", "environment") for line in self.lines.values())
-        return f"{ended} of {len(self.lines)}"
+        ended = sum(line.state in ENDED for line in self.lines.values())
+        return f"{ended} of {max(self.expected, len(self.lines))}"
 
     def _left(self, now: float) -> str:
         """Time left over all: what ended in this session sets the pace, else what is training."""
         total = sum(line.epochs for line in self.lines.values())
+        total += max(0, self.expected - len(self.lines)) * (total // max(1, len(self.lines)))
         heard = sum(self._done(line) - (line.first[1] - 1 if line.first else 0) for line in self.lines.values())
         open_epochs = total - sum(self._done(line) for line in self.lines.values())
         if heard < 2:
@@ -119,7 +132,7 @@ class Display:
         return f"{self._count()} runs, about {clock((now - self.began) / heard * open_epochs)} left"
 
     def _done(self, line: _Line) -> int:
-        return line.epochs if line.state in ("done", "failed") else int(line.facts.get("epoch", -1)) + 1
+        return line.epochs if line.state in ("done", "failed", "pruned") else int(line.facts.get("epoch", -1)) + 1
 
     def _render(self) -> Group:
         with self._lock:

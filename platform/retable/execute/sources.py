@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
+from retable.execute.work import Order
+
 
 class Source(Protocol):
     """Hands out runs and hears how they ended."""
@@ -16,6 +18,13 @@ class Source(Protocol):
 
     def ended(self, run_id: str, ok: bool) -> None:
         """A handed-out run has ended; ``ok`` is False when its process died."""
+
+
+class Supply(Source, Protocol):
+    """A source whose runs are not known before they are handed out, so that it has their orders too."""
+
+    def order(self, run_id: str) -> Order:
+        """How to carry out a run that was handed out."""
 
 
 class PlanSource:
@@ -61,14 +70,28 @@ class SourceSearcher(Searcher):
         if run_id is None:
             return None
         self.runs[trial_id] = run_id
-        return {"run": run_id}
+        return self._config(run_id)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if trial_id in self.runs:
             self.source.ended(self.runs[trial_id], ok=not error and (result or {}).get("status") != "failed")
+
+    def _config(self, run_id: str) -> dict[str, Any]:
+        return {"run": run_id}
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: a driver restarts by planning again."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore."""
+
+
+class SupplySearcher(SourceSearcher):
+    """The same over a :class:`Supply`. A Tune config also holds the order."""
+
+    def __init__(self, source: Supply):
+        super().__init__(source)
+        self.supply = source
+
+    def _config(self, run_id: str) -> dict[str, Any]:
+        return {"run": run_id, "order": self.supply.order(run_id)}

@@ -14,8 +14,9 @@ from retable.execute.work import Order, carry_out, train_and_score
 
 
 def trial(config: dict[str, Any], orders: Mapping[str, Order]) -> dict[str, Any]:
-    """Carry out the order that ``config["run"]`` names. Reports epochs, returns how it ended; failures too."""
-    order = orders[config["run"]]
+    """Carry out the order that ``config["run"]`` names, or that ``config["order"]`` is. Reports epochs, returns how it
+    ended; failures too."""
+    order: Order = config["order"] if "order" in config else orders[config["run"]]
     device = "cuda" if order.resources.gpus_per_worker > 0 else "cpu"
 
     def here(attempt: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from retable.execute.sources import PlanSource, SourceSearcher
+from retable.execute.sources import PlanSource, SourceSearcher, Supply, SupplySearcher
 from retable.execute.trial import trial
 from retable.execute.work import Order
 from retable.track.storage import Storage, dump, now
@@ -94,7 +94,7 @@ def refuse_impossible(orders: Sequence[Order]) -> None:
             asked = each * order.workers
             if asked > have.get(kind, 0.0):
                 raise ImpossibleError(
-                    f"run {order.run_id} asks for {asked:g} {kind}s ({order.workers} workers x {each:g}), but there are"
+                    f"run {order.run_id} ({order.config.model['name']}, seed {order.spec['seed']}) asks for {asked:g} {kind}s ({order.workers} workers x {each:g}), but there are"
                     f" {have.get(kind, 0.0):g}: lower recipe.workers or resources.{kind.lower()}s_per_worker, or use"
                     " a larger cluster"
                 )
@@ -114,25 +114,51 @@ def execute(orders: Sequence[Order], storage: Storage, watch: Watcher) -> Ending
             if run_id in endings.outcome:
                 del remaining[run_id]
             elif endings.deaths.get(run_id, 0) >= MAX_DEATHS:
-                _give_up(order, storage, endings)
+                endings.outcome[run_id] = give_up(order, storage)
                 del remaining[run_id]
         if remaining and endings.deaths == before:
             raise RuntimeError(f"Ray Tune stopped with {len(remaining)} runs left and none of them had started")
     return endings
 
 
+def execute_supply(supply: Supply, watch: Watcher) -> Endings:
+    """Run what ``supply`` hands out until it has nothing left. It hears of every end, and counts deaths itself."""
+    endings = Endings()
+    while True:
+        searcher = SupplySearcher(supply)
+        if _tuned(searcher, {}, supply.order, None, endings, watch):
+            return endings
+        for run_id in searcher.runs.values():
+            supply.ended(run_id, ok=False)  # those that have ended it knows already
+
+
 def _fit(orders: Mapping[str, Order], endings: Endings, watch: Watcher) -> None:
-    folder = tempfile.mkdtemp(prefix="retable-tune-")
     searcher = SourceSearcher(PlanSource(dict.fromkeys(orders, ())))
+    if not _tuned(searcher, orders, orders.__getitem__, _concurrency(list(orders.values())), endings, watch):
+        for run_id in set(searcher.runs.values()) - set(endings.outcome):
+            endings.deaths[run_id] = endings.deaths.get(run_id, 0) + 1
+
+
+def _tuned(
+    searcher: SourceSearcher,
+    orders: Mapping[str, Order],
+    order_of: Callable[[str], Order],
+    concurrency: int | None,
+    endings: Endings,
+    watch: Watcher,
+) -> bool:
+    """One Tuner from start to end. False if Ray's memory monitor aborted it, which it does when it kills one trial:
+    what had started and has no result died."""
+    folder = tempfile.mkdtemp(prefix="retable-tune-")
     trainable = tune.with_resources(
-        tune.with_parameters(trial, orders=dict(orders)), lambda config: _resources(orders[config["run"]])
+        tune.with_parameters(trial, orders=dict(orders)), lambda config: _resources(order_of(config["run"]))
     )
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1,
-            max_concurrent_trials=_concurrency(list(orders.values())),
+            max_concurrent_trials=concurrency,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -146,11 +172,17 @@ def _fit(orders: Mapping[str, Order], endings: Endings, watch: Watcher) -> None:
     try:
         tuner.fit()
     except tune.TuneError:
-        # Ray's memory monitor aborts the whole Tuner when it kills one trial: what had started and has no result died.
-        for run_id in set(searcher.runs.values()) - set(endings.outcome):
-            endings.deaths[run_id] = endings.deaths.get(run_id, 0) + 1
+        return False
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
+def room(order: Order) -> int:
+    """How many runs such as this one fit at once."""
+    have, each = _have(), order.resources
+    asked = {"CPU": each.cpus_per_worker * order.workers, "GPU": each.gpus_per_worker * order.workers}
+    return max(1, min(int(have.get(kind, 0.0) // n) for kind, n in asked.items() if n))
 
 
 def _have() -> dict[str, float]:
@@ -180,7 +212,8 @@ def _concurrency(orders: Sequence[Order]) -> int | None:
     return max(1, min(room)) if room else None
 
 
-def _give_up(order: Order, storage: Storage, endings: Endings) -> None:
+def give_up(order: Order, storage: Storage) -> tuple[str, str]:
+    """Record a run whose process keeps dying as failed; its status and reason."""
     reason = f"its process died {MAX_DEATHS} times without an error: killed, or out of memory"
     result = {
         "schema": 1,
@@ -192,7 +225,7 @@ def _give_up(order: Order, storage: Storage, endings: Endings) -> None:
         "finished": now(),
     }
     storage.put_new(f"{order.folder}/result.json", dump(result))
-    endings.outcome[order.run_id] = "failed", reason
+    return "failed", reason
 
 
 class _Callback(tune.Callback):

@@ -27,7 +27,6 @@ from retable.train.checkpoint import CheckpointMismatch, CorruptCheckpoint, unpa
 from retable.train.evaluate import evaluate, load_model
 from retable.train.job import Job
 from retable.train.loop import train
-from retable.train.model import inputs
 from retable.train.scores import Scores, metrics
 
 Report = Callable[[dict[str, Any]], None]
@@ -52,6 +51,8 @@ class Order:
     views: tuple[View, ...]
     resources: Resources
     places: Places
+    stoppable: bool = False
+    """Whether training ends early, without a result, where the driver asks for it (``stop.json``)."""
 
     @classmethod
     def of(cls, run: RunSpec, places: Places) -> Order:
@@ -77,14 +78,19 @@ class Order:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How carrying out an order ended. ``claimed`` and ``environment`` leave the run unfinished; nothing is lost."""
+    """How carrying out an order ended. ``claimed``, ``environment`` and ``pruned`` leave the run unfinished: it can be
+    gone on with, nothing is lost."""
 
-    status: Literal["done", "failed", "claimed", "environment"]
+    status: Literal["done", "failed", "claimed", "environment", "pruned"]
     reason: str | None = None
 
 
 class Fenced(RuntimeError):
     """A later attempt trains this run; this one must stop."""
+
+
+class Pruned(RuntimeError):
+    """A search has stopped this run early; it keeps its checkpoint and gets no result."""
 
 
 def missing_views(storage: Storage, order: Order) -> list[View]:
@@ -108,6 +114,10 @@ def carry_out(order: Order, fit: Callable[[int], None]) -> Outcome:
             return _attempt(storage, order, claim, fit, log)
     except ClaimedError as error:
         return Outcome("claimed", str(error))
+    except Pruned as stop:
+        log(str(stop))
+        log.save()
+        return Outcome("pruned", str(stop))
     except (StorageError, DataError, CheckpointMismatch, Fenced) as error:
         return Outcome("environment", str(error))
 
@@ -116,7 +126,7 @@ def _attempt(storage: Storage, order: Order, claim: Claim, fit: Callable[[int], 
     reason = None
     try:
         fit(claim.number)
-    except (StorageError, DataError, CheckpointMismatch, Fenced):
+    except (StorageError, DataError, CheckpointMismatch, Fenced, Pruned):
         raise
     except Exception as error:
         reason = _reason(error)
@@ -169,7 +179,7 @@ def train_and_score(
 
 
 def open_data(order: Order, progress: Progress | None = None) -> RunData:
-    """What the model of an order reads of its dataset, frames and flow cached."""
+    """The dataset of an order, frames cached."""
     config = order.config
     name = config.data.dataset
     recipe = config.recipe
@@ -180,7 +190,6 @@ def open_data(order: Order, progress: Progress | None = None) -> RunData:
         cache_dir=Path(order.places.cache),
         loader_workers=order.resources.loader_workers,
         progress=progress,
-        inputs=inputs(config),
     )
 
 
@@ -212,7 +221,14 @@ class _Sink:
         line = {"epoch": epoch, **metrics}
         self.storage.put_new(f"{self.order.folder}/epochs/{epoch}.{self.attempt}.json", dump(line))
         if self.report is not None:
-            self.report(line)
+            self.report(line)  # returns when the driver has heard it, and has decided
+        if self.order.stoppable:
+            self._stop_if_asked(epoch)
+
+    def _stop_if_asked(self, epoch: int) -> None:
+        asked = self.storage.get_json(f"{self.order.folder}/stop.json")
+        if asked is not None and asked["epoch"] == epoch:
+            raise Pruned(f"stopped by {asked['search']} after {epoch + 1} epochs")
 
     def checkpoint(self, state: bytes) -> None:
         later = [n for n in self.storage.names(f"{self.order.folder}/attempts") if int(n) > self.attempt]
