@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 UsageError: Any = typer.BadParameter.__bases__[0]  # Typer brings its own Click, whose names are private
 
 UI_PORT = 5050
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="retable",
@@ -125,11 +126,12 @@ def run(
     for line in summary.lines():
         err.print(line)
     if summary.published is not None:
-        out.print(f"Look at it in MLflow: retable ui {study}{_shown_options(storage, tracking)}")
+        places = _shown_options({"--storage": storage, "--tracking-uri": tracking, "--profile": profile})
+        out.print(f"Look at it in MLflow: retable ui {study}{places}")
         links = workspace.links(f"http://127.0.0.1:{UI_PORT}", loaded.study, summary.published.profile, tables)
         for title, link in links.items():
             out.print(f"  {title}: {link}")
-        out.print(f"Next: retable run {study} --seeds 5, or retable table {study} --format md")
+        out.print(f"Next: the same command with --seeds 5, or retable table {study}{places} --format md")
     raise typer.Exit(summary.exit_code)
 
 
@@ -171,7 +173,12 @@ def table(
 
 @app.command()
 def sync(
-    study: Study, profile: Profile = None, storage: Storage = None, data: Data = None, tracking: Tracking = None
+    study: Study,
+    profile: Profile = None,
+    set_: Set = None,
+    storage: Storage = None,
+    data: Data = None,
+    tracking: Tracking = None,
 ) -> None:
     """Fill MLflow again from storage. Repeating it changes nothing.
 
@@ -182,12 +189,13 @@ def sync(
 
     workspace = Workspace.open(storage, data, tracking)
     loaded = open_study(study)
-    publisher = Publisher(loaded, workspace.plan(loaded, profile=profile), workspace, err)
+    planned = workspace.plan(loaded, profile=profile, settings=_settings(set_))
+    publisher = Publisher(loaded, planned, workspace, err)
     publisher.check()
     done = publisher.publish()
     out.print(
-        f"{loaded.study.study} in {workspace.tracking_uri}: {done.created} runs recorded, {done.updated} updated,"
-        f" {done.unchanged} as they were"
+        f"{loaded.study.study} in {workspace.tracking_uri}: {done.created} entries (runs, rows, tables) recorded,"
+        f" {done.updated} updated, {done.unchanged} as they were"
     )
 
 
@@ -370,6 +378,8 @@ def _guarded(call: Callable[[], Any]) -> int:
 
     try:
         code = call()
+        if code == INTERRUPTED:  # Typer turns Ctrl-C into this exit code by itself
+            err.print("interrupted: everything finished is kept; the same command goes on from there")
         return code if isinstance(code, int) else 0
     except StudyError as error:
         if "--json" in sys.argv:
@@ -387,7 +397,7 @@ def _guarded(call: Callable[[], Any]) -> int:
         return 2
     except (KeyboardInterrupt, typer.Abort):
         err.print("interrupted: everything finished is kept; the same command goes on from there")
-        return 130
+        return INTERRUPTED
     except (DataError, StorageError, WeightsError) as error:
         err.print(str(error))
         return 3
@@ -419,8 +429,7 @@ def _width() -> int | None:
     return out.width if out.is_terminal else None
 
 
-def _shown_options(storage: str | None, tracking: str | None) -> str:
-    options = {"--storage": storage, "--tracking-uri": tracking}
+def _shown_options(options: Mapping[str, str | None]) -> str:
     return "".join(f" {name} {value}" for name, value in options.items() if value)
 
 
@@ -437,8 +446,14 @@ def _settings(pairs: list[str] | None) -> dict[str, Any]:
 
 def _document(workspace: Any, planned: Any, seeds: tuple[int, ...] | None, *, offline: bool) -> dict[str, Any]:
     from retable.report.results import document
+    from retable.track.connection import TrackingUnavailable
 
-    return document(planned, workspace.records(planned, offline=offline), seeds=seeds)
+    try:
+        records = workspace.records(planned, offline=offline)
+    except TrackingUnavailable:
+        err.print("some runs are not in this storage, and MLflow was asked for them; --offline prints what storage has")
+        raise
+    return document(planned, records, seeds=seeds)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ class Summary:
 
     missing: Missing
     endings: Endings
+    names: dict[str, str]
     published: Published | None = None
 
     @property
@@ -58,7 +59,7 @@ class Summary:
         for reason in sorted(set(self.endings.of("environment").values()) | set(self.endings.of("claimed").values())):
             found.append(f"not finished: {reason}")
         for run_id, reason in (self.endings.of("failed") | self.missing.failed).items():
-            found.append(f"failed: {run_id}: {reason} (--retry-failed trains it again)")
+            found.append(f"failed: {self.names[run_id]}: {reason} (--retry-failed trains it again; run {run_id})")
         if self.missing.claimed:
             found.append(
                 f"{len(self.missing.claimed)} runs are another driver's: run the same command again when it is done"
@@ -128,14 +129,14 @@ def run_study(
         publisher.check()
     endings = Endings()
     if missing.orders:
-        _warm_cache(missing.orders, console)
+        warm_cache(missing.orders, console)
         runs = [r for r in plan.runs if r.run_id in {o.run_id for o in missing.orders}]
         with ray_session(address, cpus), _maybe(publisher):
             refuse_impossible(missing.orders)
-            with Display(runs, names, console, poll=_last_epoch(workspace.storage)) as display:
+            with Display(runs, names, console, poll=last_epoch(workspace.storage)) as display:
                 endings = execute(missing.orders, workspace.storage, _both(display.watch, publisher))
     published = publisher.publish() if publisher is not None else None
-    return Summary(missing, endings, published)
+    return Summary(missing, endings, names, published)
 
 
 def _need_datasets(plan: Plan, workspace: Workspace) -> None:
@@ -158,7 +159,7 @@ def _reopen(storage: Storage, order: Order, result: dict[str, Any]) -> None:
     storage.delete(f"{order.folder}/result.json")
 
 
-def _warm_cache(orders: tuple[Order, ...], console: Console) -> None:
+def warm_cache(orders: tuple[Order, ...], console: Console) -> None:
     """Decode each dataset once, before trials share it; shows progress and finds damaged videos early."""
     first: dict[tuple[Any, ...], Order] = {}
     for order in orders:
@@ -170,7 +171,7 @@ def _warm_cache(orders: tuple[Order, ...], console: Console) -> None:
             open_data(order, progress=told)
 
 
-def _last_epoch(storage: Storage) -> Callable[[str], dict[str, Any] | None]:
+def last_epoch(storage: Storage) -> Callable[[str], dict[str, Any] | None]:
     def poll(run_id: str) -> dict[str, Any] | None:
         epochs = list(storage.epochs(run_id))
         return epochs[-1] if epochs else None

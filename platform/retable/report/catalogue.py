@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from retable import registry
 from retable.nn import count
@@ -17,21 +16,18 @@ def entries(name: str | None = None) -> list[dict[str, Any]]:
     Raises:
         UnknownModelError: there is no such model.
     """
-    files = registry.files() if name is None else [registry.resolve(name)[0].name]
-    return [_entry(registry.load(file)) for file in files]
+    files = [registry.load(file) for file in registry.files()] if name is None else [registry.resolve(name)[0]]
+    return [_entry(file) for file in files]
 
 
 def show(found: list[dict[str, Any]], out: Console, *, knobs: bool) -> None:
     """Print the catalogue for people; with ``knobs`` every knob and its default too."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for head in ("model", "configuration", "paper", "input", "params M", "GMACs/view"):
-        table.add_column(head, justify="right" if head in ("params M", "GMACs/view") else "left", no_wrap=True)
     for entry in found:
+        out.print(f"{entry['name']}: {entry['paper']}")
         for config in entry["configs"]:
             inputs = ", ".join(f"{k} {'x'.join(map(str, v))}" for k, v in config["inputs"].items())
-            params, gmacs = config["params"] / 1e6, config["gmacs"]
-            table.add_row(entry["name"], config["name"], entry["paper"], inputs, f"{params:.3f}", f"{gmacs:.3f}")
-    out.print(table)
+            counts = f"{config['params'] / 1e6:9.3f} M params {config['gmacs']:9.3f} GMACs/view"
+            out.print(f"  {config['name']:20} {counts}  {inputs}")
     if knobs:
         for entry in found:
             out.print(f"\nknobs of {entry['name']}:")

@@ -26,7 +26,7 @@ class Problem:
     hint: str | None = None
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}"
+        place = f"{self.file}:{self.line}:{self.column}" if self.file != "--set" else "--set"
         hint = f"\n    {self.hint}" if self.hint else ""
         return f"{place}: {self.path or 'study'}: {self.message}{hint}"
 

@@ -6,9 +6,10 @@ import json
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from retable.data.config import Frozen
+from retable.study.problems import nearest
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Settings = dict[str, Any]
@@ -82,6 +83,13 @@ class Column(Frozen):
             return "mean_of"
         return "static" if self.metric in STATIC_METRICS else "metric"
 
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, metric: str | None) -> str | None:
+        if metric is not None and metric not in METRICS:
+            raise ValueError(f"unknown metric {metric!r}; {nearest(metric, METRICS)}")
+        return metric
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         given = [n for n in ("fuse", "mean_of", "text") if getattr(self, n)]
@@ -89,8 +97,6 @@ class Column(Frozen):
             raise ValueError(f"a column is one of metric, fuse, mean_of, text, but this one has {' and '.join(given)}")
         if not given and self.metric is None:
             raise ValueError("a column needs metric, fuse, mean_of or text")
-        if self.metric is not None and self.metric not in METRICS:
-            raise ValueError(f"unknown metric {self.metric!r}; known: {', '.join(METRICS)}")
         if self.weights and len(self.weights) != len(self.fuse):
             raise ValueError(f"{len(self.weights)} weights for {len(self.fuse)} fused columns")
         return self
@@ -118,10 +124,15 @@ class Over(Frozen):
 
 
 class InitFrom(Frozen):
-    """The run starts from another one, which has this one's settings with ``set`` on top: an earlier stage."""
+    """The run starts from another one, which has this one's settings with ``set`` on top: an earlier stage.
+
+    ``weights``: training begins with the other run's final weights. ``features``: the other run's network stays frozen
+    and is run once over a centre view of each video (and its mirror image, with ``recipe.flip``); what is trained is
+    the model with ``head_only``, on these features.
+    """
 
     set: Settings = Field(min_length=1)
-    use: Literal["weights", "features"] = Field("weights", description="features: the other run's network stays frozen")
+    use: Literal["weights", "features"] = "weights"
     required: bool = Field(False, description="no profile may train it in one stage instead")
 
 
@@ -184,6 +195,7 @@ class Where(Frozen):
     tables: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    stage: Literal["last", "first", "both"] = Field("last", description="of trainings with init_from, which of the two")
     set: Settings = Field(min_length=1)
 
 
