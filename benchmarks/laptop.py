@@ -1,0 +1,131 @@
+"""Whether the papers' models learn at laptop scale: top-1 on held-out groups of generated videos against chance.
+
+Run: python benchmarks/laptop.py [--seeds 3] [--storage FOLDER]. Writes benchmarks/results/laptop.json.
+A model passes when the lower end of the 95 % t-interval over seeds is at least three times chance. STA-TSN on RGB does
+not see the order of frames, so it is judged on pairs of classes that differ by order only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from retable.data.generate import generate
+from retable.data.manifest import dataset_folder
+from retable.data.variants import PAIRS
+from retable.execute.driver import run_study
+from retable.report.verdict import summary
+from retable.study.plan import RunSpec
+from retable.train.scores import Scores
+from retable.workspace import Workspace, open_study
+
+RESULTS = Path(__file__).parent / "results" / "laptop.json"
+ROWS = (
+    ("msfnet", "table2", "s4", "top1"),
+    ("mast", "table6", "both", "top1"),
+    ("maagn", "table3b", "agm", "top1"),
+    ("statsn", "table2", "sta", "ucf101-rgb"),
+)
+BY_PAIR = "statsn"
+TIMES_CHANCE = 3.0
+
+
+@dataclass(frozen=True)
+class Learned:
+    """One row's result: percentages by seed, the interval's lower end, and what a run cost."""
+
+    study: str
+    cell: str
+    dataset: str
+    judged_on: str
+    chance: float
+    values: list[float]
+    mean: float
+    lower: float | None
+    passes: bool | None
+    cpu_seconds: list[float]
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--storage", default=None)
+    options.add_argument("--data", default=None)
+    asked = options.parse_args()
+    workspace = Workspace.open(asked.storage, asked.data)
+    found = [learned(workspace, *row, seeds=range(asked.seeds)) for row in ROWS]
+    machine = {"processor": processor(), "cores": os.cpu_count(), "torch": str(torch.__version__)}
+    document = {
+        "schema": 1,
+        "machine": machine,
+        "python": platform.python_version(),
+        "rows": [asdict(f) for f in found],
+    }
+    RESULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    for row in found:
+        print(row)
+
+
+def learned(workspace: Workspace, study: str, table: str, row: str, column: str, *, seeds: Iterable[int]) -> Learned:
+    """Train one cell with every seed, as ``retable run`` does, and judge its recorded scores."""
+    loaded = open_study(study)
+    whole = workspace.plan(loaded, seeds=tuple(seeds), tables=(table,), rows=(row,))
+    (cell,) = [c for c in whole.cells if c.column == column]
+    (config_id,) = whole.trainings_of(str(cell.evaluation))
+    name = whole.trainings[config_id].config.data.dataset
+    generate(name, dataset_folder(name, workspace.data_root))
+    workspace = Workspace(workspace.storage_url, workspace.data_root)  # its fingerprints are known now
+    whole = workspace.plan(loaded, seeds=tuple(seeds), tables=(table,), rows=(row,))
+    (cell,) = [c for c in whole.cells if c.column == column]
+    (config_id,) = whole.trainings_of(str(cell.evaluation))
+    runs = [run for run in whole.runs if run.training.config_id == config_id]
+    run_study(loaded, whole, workspace, Console(file=sys.stderr), record=False)
+    values = [judge(workspace, run, by_pair=study == BY_PAIR) for run in runs]
+    costs = [r.cost["cpu_seconds"] for run in runs if (r := workspace.storage.record(run.run_id)) is not None]
+    classes = len(workspace.dataset(name).classes)
+    chance = 100.0 / (classes / 2 if study == BY_PAIR else classes)
+    told = summary(values)
+    lower = None if told.half_width is None else told.mean - told.half_width
+    return Learned(
+        study,
+        f"{table}.{row}.{column}",
+        name,
+        "pair of classes" if study == BY_PAIR else "class",
+        chance,
+        values,
+        told.mean,
+        lower,
+        None if lower is None else lower >= TIMES_CHANCE * chance,
+        costs,
+    )
+
+
+def judge(workspace: Workspace, run: RunSpec, *, by_pair: bool) -> float:
+    """Top-1 in percent, of classes or of pairs of classes, from the run's recorded scores."""
+    (view,) = run.training.views[:1]
+    data = workspace.storage.get(f"runs/{run.run_id}/scores/{view.key}.parquet")
+    assert data is not None, f"run {run.run_id} has no scores: {workspace.storage.record(run.run_id)}"
+    scores = Scores.from_parquet(io.BytesIO(data))
+    pair = {name: k for k, names in enumerate(PAIRS) for name in names}
+    groups = np.array([pair[name] if by_pair else k for k, name in enumerate(scores.classes)])
+    return float(100 * (groups[scores.probs.argmax(axis=1)] == groups[scores.labels]).mean())
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    main()
