@@ -30,7 +30,7 @@ demo: $(VENV)
 	@$(BIN)/retable run studies/msfnet.yaml --tables table2 --tables table3 --seeds 2
 
 test: $(VENV)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadgroup
 
 check: $(VENV)
 	@$(BIN)/ruff check .

@@ -19,7 +19,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("motions-ucf101", "motions-kinetics"):
+        for name in VARIANTS:
             patch.setitem(VARIANTS, name, replace(VARIANTS[name], groups=3, clips=1))
             generate(name, root / name, processes=1)
     return root
@@ -30,6 +30,13 @@ def workspace(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Fresh storage and record over the miniature datasets."""
     monkeypatch.setenv("RETABLE_CACHE", str(data_root / "cache"))
     return Workspace(str(tmp_path / "store"), str(data_root))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share the session's Ray go to one process, so that there is one Ray also under pytest-xdist."""
+    for item in items:
+        if "ray_local" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture(scope="session")
