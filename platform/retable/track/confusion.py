@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from html import escape
-from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+from retable.track.scores import Scores, confusion
 
 CELL = 22  # pixels
 MARGIN = 150  # pixels for the class names
@@ -30,12 +29,8 @@ def files(given: Mapping[str, bytes]) -> dict[str, bytes]:
 
 def from_parquet(data: bytes) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Counts ``(K, K)``, row = true class, column = predicted class, and the class names of a scores file."""
-    table: Any = pq.read_table(io.BytesIO(data))
-    classes = tuple(json.loads(table.schema.metadata[b"classes"]))
-    count = len(classes)
-    probs = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, count)
-    pairs = table["label"].to_numpy() * count + probs.argmax(axis=1)
-    return np.bincount(pairs, minlength=count * count).reshape(count, count), classes
+    scores = Scores.from_parquet(io.BytesIO(data))
+    return confusion(scores), scores.classes
 
 
 def to_csv(counts: NDArray[np.int64], classes: tuple[str, ...]) -> bytes:
