@@ -23,10 +23,12 @@ from typing import BinaryIO, Protocol
 import av
 import numpy as np
 
+from retable.data.clips import Clips, current_clips
 from retable.data.decode import Frames, count_frames, decode_all, read_frames, target_size
-from retable.data.errors import DamagedVideo, DiskFull
+from retable.data.errors import DamagedVideo, DatasetError, DiskFull
 from retable.data.imagefolder import frame_files
 from retable.data.manifest import Manifest, content_key
+from retable.data.packed import open_pack
 
 DEFAULT_LIMIT = 8_000_000_000
 """Largest decoded size that is cached, bytes; larger datasets are read from their video files."""
@@ -89,6 +91,19 @@ class VideoFrames:
         return read_frames(self.root / path, indices, self.short_side)
 
 
+@dataclass(frozen=True)
+class ClipFrames:
+    """Frames decoded at every read, from a pack or by an index: only what a frame needs is decoded."""
+
+    clips: Clips
+    short_side: int
+    counts: Mapping[str, int]
+    damaged: Mapping[str, str]
+
+    def read(self, path: str, indices: Sequence[int]) -> Frames:
+        return self.clips.read(path, indices, self.short_side)
+
+
 def open_frames(
     manifest: Manifest,
     paths: Sequence[str],
@@ -98,9 +113,10 @@ def open_frames(
     limit: int = DEFAULT_LIMIT,
     progress: Progress | None = None,
 ) -> FrameSource:
-    """Frames of the videos ``paths``: from the cache, built if need be, or from the files when larger than ``limit``.
+    """Frames of the videos ``paths``: from the cache, built if need be; when larger than ``limit``, from the dataset's
+    pack, by its index, or, where it has neither, from the files.
 
-    Both give the same frames. Damaged videos are listed in ``damaged``, not raised.
+    All give the same frames. Damaged videos are listed in ``damaged``, not raised.
 
     Raises:
         DiskFull: the cache does not fit on the disk.
@@ -109,14 +125,17 @@ def open_frames(
     folder = cache_dir / f"frames-{key}-{short_side}"
     if (folder / "index.json").is_file():
         return _load(folder)
+    clips = current_clips(manifest, manifest.hashes(paths))
     needed = cache_size(manifest, paths, short_side)
     if needed > limit:
+        if clips is not None:
+            return _of_clips(clips, paths, short_side)
         return _count_all(manifest.root, paths, short_side, cache_dir / f"counts-{key}.json", progress)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with _lock(folder.with_suffix(".lock")):
             if not (folder / "index.json").is_file():
-                _build(manifest.root, paths, short_side, folder, progress)
+                _build(_decoder(manifest, clips, short_side), paths, folder, progress)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(
@@ -129,7 +148,11 @@ def open_frames(
 def cache_size(manifest: Manifest, paths: Sequence[str], short_side: int, *, probes: int = 24) -> int:
     """Bytes the decoded frames will take, estimated from the headers of up to ``probes`` evenly spaced videos."""
     chosen = [paths[i * len(paths) // probes] for i in range(probes)] if len(paths) > probes else list(paths)
-    sizes = [_header_size(manifest.root / path, short_side) for path in chosen]
+    pack = open_pack(manifest.root) if manifest.contents is not None else None
+    sizes = [
+        _header_size(manifest.root / path, short_side) if pack is None else pack.decoded_size(path, short_side)
+        for path in chosen
+    ]
     known = [size for size in sizes if size]
     return round(sum(known) / len(known) * len(paths)) if known else 0
 
@@ -162,7 +185,27 @@ def _load(folder: Path) -> MappedFrames:
     return MappedFrames(folder, {p: (e[0], e[1], e[2], e[3]) for p, e in index["videos"].items()}, index["damaged"])
 
 
-def _build(root: Path, paths: Sequence[str], short_side: int, folder: Path, progress: Progress | None) -> None:
+def _of_clips(clips: Clips, paths: Sequence[str], short_side: int) -> ClipFrames:
+    damaged = {path: clips.damaged[path] for path in paths if path in clips.damaged}
+    return ClipFrames(clips, short_side, {p: clips.counts[p] for p in paths if p not in damaged}, damaged)
+
+
+def _decoder(manifest: Manifest, clips: Clips | None, short_side: int) -> Callable[[str], Frames]:
+    """All frames of a video, by path: from its file if there is one."""
+    if manifest.contents is None:
+        return lambda path: decode_all(manifest.root / path, short_side)
+    if clips is None:
+        raise DatasetError(f"the pack {manifest.root} does not hold the videos it lists: make it again")
+
+    def from_pack(path: str) -> Frames:
+        if path in clips.damaged:
+            raise DamagedVideo(path, clips.damaged[path])
+        return clips.read(path, range(clips.counts[path]), short_side)
+
+    return from_pack
+
+
+def _build(decode: Callable[[str], Frames], paths: Sequence[str], folder: Path, progress: Progress | None) -> None:
     _sweep(folder)
     temporary = folder.with_suffix(f".{socket.gethostname()}.{os.getpid()}.tmp")
     temporary.mkdir()
@@ -170,7 +213,7 @@ def _build(root: Path, paths: Sequence[str], short_side: int, folder: Path, prog
         videos: dict[str, tuple[int, int, int, int]] = {}
         damaged: dict[str, str] = {}
         with (temporary / "frames.u8").open("wb") as file:
-            for path, decoded in _decoded(root, paths, short_side, progress):
+            for path, decoded in _decoded(decode, paths, progress):
                 if isinstance(decoded, DamagedVideo):
                     damaged[path] = decoded.reason
                     continue
@@ -193,13 +236,13 @@ def _append(file: BinaryIO, frames: Frames) -> None:
 
 
 def _decoded(
-    root: Path, paths: Sequence[str], short_side: int, progress: Progress | None
+    decode: Callable[[str], Frames], paths: Sequence[str], progress: Progress | None
 ) -> Iterator[tuple[str, Frames | DamagedVideo]]:
     """Every video decoded, in order. Threads suffice: PyAV lets go of the interpreter lock while it decodes."""
 
     def one(path: str) -> Frames | DamagedVideo:
         try:
-            return decode_all(root / path, short_side)
+            return decode(path)
         except DamagedVideo as error:
             return error
 

@@ -10,11 +10,15 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
+
+import av
 
 from retable.data.decode import Frames, read_frames
 from retable.data.errors import DamagedVideo
 from retable.data.examine import DIRECT, Entry, state_of
+from retable.data.imagefolder import frame_files
 from retable.data.index import Index
 from retable.data.packets import read_packets
 
@@ -38,6 +42,14 @@ class VideoFiles:
     def damaged(self) -> Mapping[str, str]:
         """Why a video does not decode to its end, of all for which that is so."""
         return self.index.damaged
+
+    def covers(self, contents: Mapping[str, str]) -> bool:
+        """Whether the index has all videos of ``contents`` (path -> SHA-256), and none was written since."""
+        known, states = self.index.column("content"), self.index.column("state")
+        return all(
+            known.get(path) == content and states[path] == state_of(self.root / path)
+            for path, content in contents.items()
+        )
 
     def read(self, path: str, indices: Sequence[int], short_side: int) -> Frames:
         """The frames ``indices`` (any order, repeats allowed), resized: ``(len(indices), H, W, 3)``.
@@ -91,3 +103,25 @@ class _Fetch:
         if len(found) != length:
             raise OSError(f"the file ends before byte {offset + length}")
         return memoryview(found)
+
+
+def packets_of(file: Path, entry: Entry) -> list[memoryview]:
+    """The contents of all packets in the entry's table; of a folder, its images.
+
+    Raises:
+        DamagedVideo: the file is not what was indexed.
+    """
+    try:
+        if file.is_dir():
+            return [memoryview(path.read_bytes()) for path in frame_files(file)[: entry.frames]]
+        if entry.access == DIRECT:
+            with file.open("rb") as opened:
+                return _Fetch(opened.fileno(), entry)(0, len(entry.offsets))
+        with av.open(str(file)) as container:
+            demuxed = container.demux(container.streams.video[0])
+            found = [memoryview(bytes(packet)) for packet in islice(demuxed, len(entry.table.sizes))]
+    except (av.error.FFmpegError, OSError) as error:
+        raise DamagedVideo(file, str(error)) from error
+    if [len(packet) for packet in found] != entry.table.sizes.tolist():
+        raise DamagedVideo(file, "its packets are not those that were indexed: run retable data index again")
+    return found

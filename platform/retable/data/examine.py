@@ -253,7 +253,11 @@ def _folder(file: Path, entry: Entry) -> Entry:
     sizes = np.array([path.stat().st_size for path in files[:good]], np.int32)
     table = Table(sizes, np.full(good, KEY, np.uint8), np.arange(good, dtype=np.int32))
     found = replace(entry, reason=reason, container="images", frames=good, table=table)
-    return replace(found, stream=Stream(kinds.pop(), "", b"", 0, 0)) if len(kinds) == 1 and good else found
+    if not good:
+        return found
+    with av.open(str(files[0])) as image:
+        width, height = image.streams.video[0].width, image.streams.video[0].height
+    return replace(found, stream=Stream(kinds.pop() if len(kinds) == 1 else "", "", b"", width, height))
 
 
 def _good_images(folder: Path, count: int) -> tuple[int, str]:

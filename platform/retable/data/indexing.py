@@ -72,7 +72,7 @@ def build_index(
             for done, _ in enumerate(_indexed(manifest.root, todo, known, parts, processes, limit), len(fresh) + 1):
                 if progress is not None:
                     progress(done, len(paths))
-            rows = Index(_known(target, parts))
+            rows = _known(target, parts)
             put_table(target, rows.table.take([rows.row(path) for path in paths]))
             shutil.rmtree(parts, ignore_errors=True)
     except OSError as error:

@@ -7,13 +7,14 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from retable.data.errors import DatasetError
 from retable.data.imagefolder import image_names
 from retable.data.layouts import FlipRule, Item, Layout, Listing, Subset, layout_of
+from retable.data.packlist import is_pack, packed_contents, packed_layout
 
 _HASHES = Path(".retable") / "hashes.json"
 
@@ -25,6 +26,7 @@ class Manifest:
     name: str
     root: Path
     layout: Layout
+    contents: Mapping[str, str] | None = field(default=None, compare=False, repr=False)  # SHA-256 by path, of a pack
     _read: dict[int, Listing] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -51,6 +53,14 @@ class Manifest:
         if split not in self._read:
             self._read[split] = _checked(self, split)
         return self._read[split]
+
+    def has(self, path: str) -> bool:
+        """Whether a video is there: on disk, or in the pack that the folder is."""
+        return (self.root / path).exists() if self.contents is None else path in self.contents
+
+    def hashes(self, paths: Iterable[str]) -> dict[str, str]:
+        """SHA-256 of each video; see :func:`content_hashes`."""
+        return content_hashes(self.root, paths) if self.contents is None else {p: self.contents[p] for p in paths}
 
     def flip_permutation(self) -> tuple[int, ...] | None:
         """Label after a mirror for every label; None when a mirror keeps all labels or is never allowed."""
@@ -82,20 +92,22 @@ def open_dataset(name: str, root: Path | str) -> Manifest:
         raise DatasetError(
             f"dataset {name}: there is no folder {root} (layout {layout.name}: {layout.tree}); {way_out}"
         )
+    if is_pack(root):
+        return Manifest(name, root, packed_layout(layout, name, root), packed_contents(root))
     return Manifest(name, root, layout)
 
 
 def fingerprint(manifest: Manifest, split: int, *, holdout: float = 0.0, on_damage: str = "error") -> str:
     """128-bit hex hash of what a run reads: sorted (path, content, label, subset), the hold-out and damage policy."""
     items = manifest.items(split, holdout=holdout)
-    hashes = content_hashes(manifest.root, (item.path for item in items))
+    hashes = manifest.hashes(item.path for item in items)
     rows = sorted((item.path, hashes[item.path], item.label, item.subset, *_label_set(item)) for item in items)
     return _digest({"videos": rows, "holdout": holdout, "on_damage": on_damage})
 
 
 def content_key(manifest: Manifest, paths: Iterable[str]) -> str:
     """128-bit hex hash of (path, content) alone: what decoded frames depend on, the same for all splits and labels."""
-    return _digest(sorted(content_hashes(manifest.root, paths).items()))
+    return _digest(sorted(manifest.hashes(paths).items()))
 
 
 def content_hashes(root: Path, paths: Iterable[str]) -> dict[str, str]:
@@ -119,7 +131,7 @@ def _checked(manifest: Manifest, split: int) -> Listing:
     if split not in manifest.layout.splits:
         raise DatasetError(f"dataset {manifest.name} has splits {list(manifest.layout.splits)}, not {split}")
     listing = manifest.layout.read(manifest.root, split)
-    absent = [item.path for item in listing.items if not (manifest.root / item.path).exists()]
+    absent = [item.path for item in listing.items if not manifest.has(item.path)]
     if absent:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise DatasetError(

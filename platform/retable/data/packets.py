@@ -34,7 +34,10 @@ Fetch = Callable[[int, int], Sequence[memoryview]]
 
 @dataclass(frozen=True)
 class Stream:
-    """What a decoder must be told beside the packets. ``rotation``: degrees counter-clockwise, from the container."""
+    """What a decoder must be told beside the packets. ``rotation``: degrees counter-clockwise, from the container.
+
+    Of images (codec in ``IMAGES``) only the codec counts: each brings the rest along.
+    """
 
     codec: str
     tag: str
@@ -124,7 +127,8 @@ def read_packets(
     beyond = [k for k in indices if not 0 <= k < len(table.packet)]
     if beyond:
         raise DamagedVideo(name, f"frame {beyond[0]} was wanted but {len(table.packet)} frames can be decoded")
-    resize, out = Resize(short_side, stream.rotation), np.empty(0, np.uint8)
+    rotation = None if stream.codec in IMAGES else stream.rotation
+    resize, out = Resize(short_side, rotation), np.empty(0, np.uint8)
     places: dict[int, list[int]] = {}
     for place, k in enumerate(indices):
         places.setdefault(k, []).append(place)
@@ -205,6 +209,8 @@ def as_packet(data: memoryview | bytes, number: int) -> av.Packet[AnyStream]:
 
 def _as_in_container(frame: VideoFrame, stream: Stream) -> VideoFrame:
     """Colours as the container says, where that differs from the bitstream."""
+    if stream.codec in IMAGES:
+        return frame
     if frame.colorspace != stream.colorspace:
         frame.colorspace = stream.colorspace
     if frame.color_range != stream.color_range:

@@ -1,0 +1,232 @@
+"""Reading a pack: a dataset's video packets in a few large files, on a disk or behind any fsspec URL.
+
+A pack is a folder::
+
+    pack.json        what it is: dataset, number of videos and bytes, the files
+    listing.json     classes and videos of every split, so that no video file is needed for them
+    index.parquet    one row a video: what the index says, and where its record lies
+    videos-00000.bin, ...
+
+A record is the video's packet sizes (P x int32), the packets of its frames (F x int32), the packets' flags (P x uint8)
+and then the packets themselves, all little-endian, in decoding order. An image of a folder is a packet, too. A video
+whose packets do not tell its frames apart (access ``sequential``) is there as the file it was.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import mmap
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retable.data.decode import Frames, read_frames, target_size
+from retable.data.errors import DamagedVideo, DatasetError
+from retable.data.examine import SEQUENTIAL
+from retable.data.packets import Stream, Table, read_packets
+from retable.data.packlist import CARD, INDEX
+
+SCHEMA = 1
+_TABLES = 256
+"""Packet tables that a reader of a URL remembers, to save a request each."""
+
+
+class Bytes(Protocol):
+    """Random access to the files of a pack."""
+
+    def part(self, file: str, offset: int, length: int) -> memoryview:
+        """``length`` bytes of ``file`` from ``offset``; OSError if they are not there."""
+
+    def whole(self, file: str) -> bytes:
+        """A small file; FileNotFoundError if it is not there."""
+
+
+class LocalBytes:
+    """Files of a folder, mapped into memory: the page cache is shared by all processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._maps: dict[str, memoryview] = {}
+
+    def part(self, file: str, offset: int, length: int) -> memoryview:
+        if file not in self._maps:
+            with (self._folder / file).open("rb") as opened:
+                self._maps[file] = memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
+        found = self._maps[file][offset : offset + length]
+        if len(found) != length:
+            raise OSError(f"{self._folder / file} ends before byte {offset + length}: the pack is incomplete")
+        return found
+
+    def whole(self, file: str) -> bytes:
+        return (self._folder / file).read_bytes()
+
+
+class RemoteBytes:
+    """Files below an fsspec URL, by byte range. Opened in each process anew: connections do not survive a fork."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._process = 0
+
+    def _open(self) -> None:
+        if self._process != os.getpid():
+            self._files, self._root = fsspec.core.url_to_fs(self._url, skip_instance_cache=self._process != 0)
+            self._process = os.getpid()
+
+    def part(self, file: str, offset: int, length: int) -> memoryview:
+        self._open()
+        found = self._files.cat_file(f"{self._root}/{file}", start=offset, end=offset + length)
+        if len(found) != length:
+            raise OSError(f"{self._url}/{file} ends before byte {offset + length}: the pack is incomplete")
+        return memoryview(found)
+
+    def whole(self, file: str) -> bytes:
+        self._open()
+        content: bytes = self._files.cat_file(f"{self._root}/{file}")
+        return content
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where a video lies in a pack: its packet table and then its packets."""
+
+    shard: int
+    offset: int
+    packets: int
+    frames: int
+
+    @property
+    def head(self) -> int:
+        """Bytes of the packet table."""
+        return 5 * self.packets + 4 * self.frames
+
+
+class Pack:
+    """An open pack. Pickles as its place. Made by :func:`open_pack`."""
+
+    def __init__(self, place: str, source: Bytes, card: dict[str, Any], rows: pa.Table) -> None:
+        self.place, self._source, self.card, self._table = place, source, card, rows
+        self._files: list[str] = [shard["file"] for shard in card["shards"]]
+        self._heads: OrderedDict[str, Table] = OrderedDict()
+
+    def __reduce__(self) -> tuple[Callable[[str], Pack], tuple[str]]:
+        return open_pack, (self.place,)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {path: row for row, path in enumerate(self._table.column("path").to_pylist())}
+
+    def column(self, name: str) -> dict[str, Any]:
+        """One column of the pack's index, by path."""
+        return dict(zip(self._rows, self._table.column(name).to_pylist(), strict=True))
+
+    @cached_property
+    def counts(self) -> Mapping[str, int]:
+        """Number of frames of every video; of a damaged one, those before the damage."""
+        return self.column("frames")
+
+    @cached_property
+    def damaged(self) -> Mapping[str, str]:
+        """Why a video does not decode to its end, of all for which that is so."""
+        return {path: reason for path, reason in self.column("reason").items() if reason}
+
+    @cached_property
+    def contents(self) -> Mapping[str, str]:
+        """SHA-256 of the video files that the packets come from."""
+        return self.column("content")
+
+    def decoded_size(self, path: str, short_side: int) -> int:
+        """Bytes of all frames of a video at ``short_side``."""
+        row = {name: column[0].as_py() for name, column in self._columns(path)}
+        if not row["frames"]:
+            return 0
+        width, height = target_size(row["width"], row["height"], short_side)
+        return int(row["frames"]) * width * height * 3
+
+    def read(self, path: str, indices: Sequence[int], short_side: int) -> Frames:
+        """The frames ``indices`` (any order, repeats allowed), resized: ``(len(indices), H, W, 3)``.
+
+        Raises:
+            DamagedVideo: the video has no such frame, or does not decode.
+            KeyError: the pack does not hold the video.
+        """
+        row = {name: column[0].as_py() for name, column in self._columns(path)}
+        record = Record(row["shard"], row["offset"], row["packets"], row["frames"])
+        beyond = [k for k in indices if not 0 <= k < record.frames]
+        if beyond:
+            why = f" ({row['reason']})" if row["reason"] else ""
+            raise DamagedVideo(path, f"frame {beyond[0]} was wanted but {record.frames} frames can be decoded{why}")
+        if row["access"] == SEQUENTIAL:
+            return self._from_file(path, row, indices, short_side)
+        stream = Stream(**{name: row[name] for name in Stream.__dataclass_fields__})
+        try:
+            table = self._head(path, record)
+            base = record.offset + record.head
+            return read_packets(path, stream, table, self._fetch(record.shard, base, table), indices, short_side)
+        except OSError as error:
+            raise DamagedVideo(path, str(error)) from error
+
+    def _from_file(self, path: str, row: dict[str, Any], indices: Sequence[int], short_side: int) -> Frames:
+        with tempfile.NamedTemporaryFile(suffix=Path(path).suffix) as file:
+            file.write(self._source.part(self._files[row["shard"]], row["offset"], row["bytes"]))
+            file.flush()
+            return read_frames(file.name, indices, short_side)
+
+    def _columns(self, path: str) -> Iterator[tuple[str, pa.ChunkedArray]]:
+        row = self._table.slice(self._rows[path], 1)
+        return zip(row.schema.names, row.columns, strict=True)
+
+    def _head(self, path: str, record: Record) -> Table:
+        if path in self._heads:
+            self._heads.move_to_end(path)
+            return self._heads[path]
+        table = table_from(self._source.part(self._files[record.shard], record.offset, record.head), record)
+        self._heads[path] = table
+        if len(self._heads) > _TABLES:
+            self._heads.popitem(last=False)
+        return table
+
+    def _fetch(self, shard: int, base: int, table: Table) -> Callable[[int, int], list[memoryview]]:
+        def fetch(first: int, stop: int) -> list[memoryview]:
+            places = (table.starts[first : stop + 1] - table.starts[first]).tolist()
+            run = self._source.part(self._files[shard], base + int(table.starts[first]), places[-1])
+            return [run[a:b] for a, b in pairwise(places)]
+
+        return fetch
+
+
+def table_from(head: memoryview, record: Record) -> Table:
+    """The packet table at the beginning of a record."""
+    numbers = np.frombuffer(head[: 4 * (record.packets + record.frames)], "<i4")
+    flags = np.frombuffer(head[4 * (record.packets + record.frames) :], np.uint8)
+    return Table(numbers[: record.packets], flags, numbers[record.packets :])
+
+
+def open_pack(place: Path | str) -> Pack:
+    """The pack in the folder or below the fsspec URL ``place``.
+
+    Raises:
+        DatasetError: there is no pack, or one of another version.
+    """
+    text = str(place)
+    source: Bytes = RemoteBytes(text.rstrip("/")) if "://" in text else LocalBytes(Path(place))
+    try:
+        card = json.loads(source.whole(CARD))
+        rows = pq.read_table(io.BytesIO(source.whole(INDEX)))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DatasetError(f"there is no pack at {text} ({error}): make it with retable data pack") from error
+    if card.get("schema") != SCHEMA:
+        raise DatasetError(f"the pack at {text} is of another version: make it again with retable data pack")
+    return Pack(text, source, card, rows)
