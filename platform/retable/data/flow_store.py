@@ -16,6 +16,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retable.data import FLOW_SEMANTICS
-from retable.data.cache import FrameSource, Progress, _lock
+from retable.data.cache import FrameSource, Progress, _lock, open_frames
 from retable.data.config import Flow
 from retable.data.errors import DataError, DiskFull
 from retable.data.flow import Codes, estimate, pinned, quantise, require, weights_hash
@@ -90,6 +91,35 @@ def open_flow(
             _sweep(folder)
             _compute(store, frames, flow, processes, progress, f"the optical flow of {manifest.name}")
     return store
+
+
+def compute(
+    manifest: Manifest,
+    flow: Flow,
+    short_side: int,
+    cache_dir: Path,
+    *,
+    processes: int = 0,
+    progress: Callable[[str], AbstractContextManager[Progress]],
+) -> tuple[int, int]:
+    """The flow of all splits of a dataset, for runs to find; returns how many videos there are, and their bytes.
+
+    Args:
+        progress: ``with progress(step) as told`` tells of one step.
+
+    Raises:
+        DatasetError, FlowUnavailable, DiskFull: as :func:`open_flow`.
+    """
+    require(flow)
+    sizes: dict[str, int] = {}
+    for split in manifest.layout.splits:
+        paths = [item.path for item in manifest.items(split)]
+        with progress(f"decoding {manifest.name}") as told:
+            frames = open_frames(manifest, paths, short_side, cache_dir, progress=told)
+        with progress(f"{flow.method} flow of {manifest.name}") as told:
+            store = open_flow(manifest, paths, frames, flow, short_side, cache_dir, processes=processes, progress=told)
+        sizes |= {name: (store.folder / name).stat().st_size for name in store.files.values()}
+    return len(sizes), sum(sizes.values())
 
 
 def folder_name(flow: Flow, short_side: int) -> str:

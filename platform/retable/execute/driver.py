@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from retable.data.config import Data
-from retable.data.errors import DatasetError
+from retable.data.errors import DatasetError, FlowUnavailable
 from retable.data.manifest import dataset_folder
 from retable.execute.display import Display, labels
 from retable.execute.publisher import Publisher
@@ -116,7 +116,7 @@ def run_study(
     """Execute what a plan still needs.
 
     Raises:
-        DatasetError, DamagedVideo, DiskFull: before anything trains.
+        DatasetError, DamagedVideo, DiskFull, FlowUnavailable: before anything trains.
         ImpossibleError: a run needs more than there is.
         TrackingUnavailable: MLflow cannot be reached; before anything trains.
     """
@@ -160,15 +160,20 @@ def _reopen(storage: Storage, order: Order, result: dict[str, Any]) -> None:
 
 
 def warm_cache(orders: tuple[Order, ...], console: Console) -> None:
-    """Decode each dataset once, before trials share it; shows progress and finds damaged videos early."""
+    """Decode each dataset once and compute its flow, before trials share them; shows progress, finds damage early."""
     first: dict[tuple[Any, ...], Order] = {}
     for order in orders:
         data: Data = order.config.data
-        key = (data.dataset, data.split, data.clip.short_side, data.holdout, data.on_damage)
+        key = (data.dataset, data.split, data.clip.short_side, data.holdout, data.on_damage, data.flow)
         first.setdefault(key, order)
     for order in first.values():
-        with progress(f"decoding {order.config.data.dataset}", console) as told:
-            open_data(order, progress=told)
+        data = order.config.data
+        step = "decoding" if data.flow is None else f"decoding and {data.flow.method} flow of"
+        with progress(f"{step} {data.dataset}", console) as told:
+            try:
+                open_data(order, progress=told)
+            except FlowUnavailable as error:
+                raise FlowUnavailable(f"{order.config.model['name']} (run {order.run_id}): {error}") from error
 
 
 def last_epoch(storage: Storage) -> Callable[[str], dict[str, Any] | None]:
