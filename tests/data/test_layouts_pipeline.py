@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from retable.data import layouts
 from retable.data.config import Clip, Data, Protocol
 from retable.data.errors import DatasetError
+from retable.data.layouts import Listing
 from retable.data.loader import Augment, open_run_data
 from retable.data.manifest import Manifest, fingerprint, open_dataset
 
@@ -238,7 +240,7 @@ def test_ucfsports_at_its_published_size_has_the_published_split(tmp_path: Path)
     assert counts.total() == layout.total
 
 
-def test_thumos14_keeps_all_labels_and_refuses_to_score_them_as_one(miniature: Any, tmp_path: Path) -> None:
+def test_thumos14_keeps_all_labels_of_its_test_videos(miniature: Any, tmp_path: Path) -> None:
     manifest = miniature("thumos14")
     sets = {item.path: (item.label, item.labels) for item in manifest.items(1) if item.subset == "test"}
     assert [sets[f"test/video_test_{k:07d}.mp4"] for k in (1, 2, 3, 4)] == [
@@ -248,8 +250,14 @@ def test_thumos14_keeps_all_labels_and_refuses_to_score_them_as_one(miniature: A
         (1, (1,)),
     ]
     assert [path for path, _ in listed(manifest, 2, "test")] == [f"test/video_test_{k:07d}.mp4" for k in (1, 4)]
-    with pytest.raises(DatasetError, match="2 videos carry several labels or none"):
-        open_run_data(manifest, Data(dataset="thumos14"), augment=Augment(), cache_dir=tmp_path / "cache")
+    cache = tmp_path / "cache"
+    data = open_run_data(manifest, Data(dataset="thumos14"), augment=Augment(), cache_dir=cache)
+    assert dict(zip(data.videos("test"), data.label_sets("test") or (), strict=True)) == {
+        f"test/video_test_{k:07d}.mp4": labels for k, labels in ((1, (0,)), (2, (1, 0)), (3, ()), (4, (1,)))
+    }
+    assert data.label_sets("train") is None
+    single = open_run_data(manifest, Data(dataset="thumos14", split=2), augment=Augment(), cache_dir=cache)
+    assert single.label_sets("test") is None
 
 
 def test_thumos14_labels_are_part_of_the_fingerprint(miniature: Any) -> None:
@@ -281,3 +289,11 @@ def test_videos_that_belong_to_no_subset_are_known_as_unused(miniature: Any) -> 
         "test/video_test_0000003.mp4",
         "validation/video_validation_0000001.mp4",
     )
+
+
+def test_training_videos_of_several_labels_are_refused(miniature: Any, tmp_path: Path) -> None:
+    manifest = miniature("thumos14")
+    items = tuple(replace(i, labels=(0, 1)) if i.subset == "train" else i for i in manifest.items(1))
+    several = replace(manifest, _read={1: Listing(manifest.classes, items)})
+    with pytest.raises(DatasetError, match=r"training videos carry several labels or none \(such as UCF-101/"):
+        open_run_data(several, Data(dataset="thumos14"), augment=Augment(), cache_dir=tmp_path / "cache")

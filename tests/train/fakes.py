@@ -25,21 +25,33 @@ class Blobs:
 
     With ``swap``, moving right and moving down trade places in a mirror (not true, but a permutation), and half of the
     ten crops are mirrored. ``wasteful`` data draws from torch's global generator, as a ``DataLoader`` does. ``scale``
-    enlarges the frames.
+    enlarges the frames. With ``several``, odd videos carry class 0 beside their own, and even ones no label.
     """
 
     classes = ("right", "down", "still")
 
     def __init__(
-        self, *, test: int = 7, val: int = 0, swap: bool = False, wasteful: bool = False, scale: int = 1
+        self,
+        *,
+        test: int = 7,
+        val: int = 0,
+        swap: bool = False,
+        wasteful: bool = False,
+        scale: int = 1,
+        several: bool = False,
     ) -> None:
         self.counts: dict[str, int] = {"train": 26, "val": val, "test": test}
         self.flip_permutation: Tensor | None = torch.tensor([1, 0, 2]) if swap else None
-        self.wasteful, self.scale = wasteful, scale
+        self.wasteful, self.scale, self.several = wasteful, scale, several
         self.trained: list[list[int]] = []
 
     def videos(self, subset: Subset) -> tuple[str, ...]:
         return tuple(f"{subset}/{i:02}.avi" for i in range(self.counts[subset]))
+
+    def label_sets(self, subset: Subset) -> tuple[tuple[int, ...], ...] | None:
+        if not self.several:
+            return None
+        return tuple((i % 3, 0) if i % 2 else () for i in range(self.counts[subset]))
 
     def steps(self, batch_size: int) -> int:
         return self.counts["train"] // batch_size

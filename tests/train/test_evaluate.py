@@ -120,3 +120,11 @@ def test_a_trained_model_beats_chance_on_videos_it_has_not_seen() -> None:
     data = Blobs(test=60)
     model = train(make_job(epochs=12), data, Kept())
     assert metrics(evaluate(model, data, Protocol(), "test"))["top1"] > 55.0
+
+
+def test_scores_carry_every_label_of_videos_that_have_several_or_none() -> None:
+    one, several = (evaluate(MODEL, Blobs(several=flag), Protocol(), "test") for flag in (False, True))
+    assert one.multi is None
+    assert several.multi is not None
+    assert several.multi.tolist() == [[True, i % 3 == 1, i % 3 == 2] if i % 2 else [False] * 3 for i in range(7)]
+    assert np.array_equal(one.probs, several.probs)

@@ -58,6 +58,7 @@ def test_an_epoch_reports_its_metrics_by_name() -> None:
         "train/loss.smooth",
         "train/top1",
         "test/top1",
+        "test/map",
         "test/mean_class",
         "lr",
         "seconds",

@@ -156,6 +156,13 @@ class RunData:
         """Relative paths of the subset's videos, in the order that ``Batch.videos`` numbers them."""
         return tuple(item.path for item in self._samples.items[subset])
 
+    def label_sets(self, subset: Subset) -> tuple[tuple[int, ...], ...] | None:
+        """All labels of each of the subset's videos; None where every video has exactly one."""
+        items = self._samples.items[subset]
+        if not _label_sets(items):
+            return None
+        return tuple((item.label,) if item.labels is None else item.labels for item in items)
+
     @property
     def damaged(self) -> dict[str, str]:
         """Dropped videos (``on_damage: drop``) and what is wrong with each."""
@@ -274,7 +281,7 @@ def open_run_data(
 
     Raises:
         DatasetError: see :meth:`Manifest.items`; an input that cannot be read from videos; a class count that the
-            dataset does not have; or videos with several labels or none.
+            dataset does not have; or training videos with several labels or none.
         FlowUnavailable: the model takes flow, which cannot be computed here.
         DamagedVideo: a video does not decode and ``data.on_damage`` is ``error``.
         DiskFull: no space left in ``cache_dir``.
@@ -319,14 +326,18 @@ def _refuse_inputs(inputs: Mapping[str, InputSpec], data: Data) -> None:
         )
 
 
+def _label_sets(items: Sequence[Item]) -> list[Item]:
+    """The videos that carry several labels or none."""
+    return [item for item in items if item.labels is not None and len(item.labels) != 1]
+
+
 def _refuse_label_sets(name: str, items: Sequence[Item]) -> None:
-    """Accuracy against one label would be wrong for a video that has several or none: say so before training."""
-    sets = [item for item in items if item.labels is not None and len(item.labels) != 1]
+    """A network of one class per video cannot learn from a video that has several or none: say so before training."""
+    sets = _label_sets([item for item in items if item.subset == "train"])
     if sets:
         raise DatasetError(
-            f"dataset {name}: {len(sets)} videos carry several labels or none (such as {sets[0].path}); they are scored"
-            " by mean average precision, which this version does not compute. Choose a split of videos with one label"
-            " each (thumos14: split 2), whose accuracy is not comparable with published mAP"
+            f"dataset {name}: {len(sets)} training videos carry several labels or none (such as {sets[0].path});"
+            " they can be scored, but not trained on: choose a split that trains on videos of one label each"
         )
 
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from retable.data.config import Protocol
 from retable.study.config import Config
+from retable.track.scores import Scores, confusion, metrics, multi_hot
 from retable.train.checkpoint import check, unpack
 from retable.train.job import RunData, Subset
 from retable.train.model import build_model, input_specs, load_weights, to_inputs
 from retable.train.process import gather, one_thread, rng_kept
-from retable.train.scores import Scores, confusion, metrics
 
 if TYPE_CHECKING:
     from retable.data.loader import Batch
@@ -88,7 +88,9 @@ def evaluate(
     sums = _whole(sums, world)
     _check(sums, videos, protocol)
     probs32 = (sums.probs / sums.views[:, None]).astype(np.float32)
-    return Scores(videos=tuple(videos), labels=sums.labels, probs=probs32, classes=tuple(data.classes))
+    sets = data.label_sets(subset)
+    multi = None if sets is None else multi_hot(sets, len(data.classes))
+    return Scores(tuple(videos), sums.labels, probs32, tuple(data.classes), multi)
 
 
 def load_model(config: Config, state: bytes, device: str | torch.device = "cpu") -> nn.Module:

@@ -38,6 +38,9 @@ class RunData(Protocol):
 
     def videos(self, subset: Subset) -> tuple[str, ...]: ...
 
+    def label_sets(self, subset: Subset) -> tuple[tuple[int, ...], ...] | None:
+        """All labels of each of the subset's videos; ``None`` where every video has exactly one."""
+
     def steps(self, batch_size: int) -> int: ...
 
     def train_batches(
