@@ -87,7 +87,7 @@ def open_flow(
     if _missing(store):
         require(flow)
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_suffix(".lock")):
+        with _lock(folder.with_name(f"{folder.name}.lock")):
             _sweep(folder)
             _compute(store, frames, flow, processes, progress, f"the optical flow of {manifest.name}")
     return store
