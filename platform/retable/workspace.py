@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from retable.data import PIPELINE_SEMANTICS
+from retable.data import features
 from retable.data.cache import cache_size
 from retable.data.manifest import Manifest, dataset_folder, fingerprint, open_dataset
 from retable.study.cells import matches
@@ -89,7 +90,7 @@ class Workspace:
     @property
     def world(self) -> World:
         """What :func:`retable.study.plan.make_plan` needs to know of here."""
-        return World(self.fingerprint, PIPELINE_SEMANTICS, loop.SEMANTICS, evaluate.SEMANTICS)
+        return World(self.fingerprint, PIPELINE_SEMANTICS, loop.SEMANTICS, evaluate.SEMANTICS, features.SEMANTICS)
 
     def records(self, plan: Plan, *, offline: bool = False) -> dict[str, RunRecord]:
         """What is recorded of a plan's trainings: from storage, and from MLflow what it lacks (not if ``offline``)."""

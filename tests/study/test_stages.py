@@ -63,11 +63,51 @@ def reasons(plan: Plan) -> dict[str, list[str]]:
     return {why: [f"{c.table}.{c.row}.{c.column}" for c in cells] for why, cells in plan.unsupported.items()}
 
 
-def test_a_run_that_starts_from_another_is_planned_but_not_run() -> None:
+def test_a_run_that_starts_from_another_comes_after_it_with_the_same_seed() -> None:
+    staged = make_plan(parse(TEXT), WORLD, profile="paper", tables=["t1"], seeds=(0, 1))
+    epochs = [(run.training.config.recipe.epochs, run.seed) for run in staged.runs]
+    assert epochs == [(4, 0), (4, 1), (9, 0), (9, 1), (4, 0), (4, 1)]
+    first, child = staged.runs[2], staged.runs[4]
+    assert child.parents == (first.run_id,)
+    assert child.to_json()["parents"] == [first.run_id]
+    assert child.to_json()["use"] == "weights"
+    assert "use" not in first.to_json()
+
+
+def test_an_earlier_stage_that_a_row_asks_for_too_is_trained_once() -> None:
+    shared = plan(old="{recipe.epochs: 9}", new="{recipe.epochs: 4}, use: weights", tables=["t1"])
+    assert len(shared.trainings) == 2
+    parent, child = shared.trainings.values()
+    assert child.parents == (parent.config_id,)
+    assert [c.row for c in shared.users[parent.config_id]] == ["first"]
+    assert [c.row for c in shared.served[parent.config_id]] == ["first", "second"]
+
+
+def test_an_earlier_stage_without_a_cell_serves_those_of_its_children() -> None:
     staged = plan(tables=["t1"])
-    assert len(staged.trainings) == 2
-    assert [run.training.config.recipe.epochs for run in staged.runs] == [4]
-    assert reasons(staged)["starting from another run's weights is not supported yet"] == ["t1.second.top1"]
+    parent = next(t for t in staged.trainings.values() if t.config.recipe.epochs == 9)
+    assert staged.users[parent.config_id] == ()
+    assert [c.row for c in staged.served[parent.config_id]] == ["second"]
+    assert parent.views == ()
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("data.dataset: hmdb51", "has the number of classes 51, but its weights go to one with 101"),
+        ("model.name: mast", "has the model mast, but its weights go to one with msfnet"),
+        ("data.stream: flow", "has the stream flow, but its weights go to one with rgb"),
+    ],
+)
+def test_weights_of_another_model_stream_or_number_of_classes_are_refused_at_load(what: str, message: str) -> None:
+    problems = check(parse(TEXT.replace("{recipe.epochs: 9}", f"{{{what}}}")))
+    assert message in problems[0].message
+    assert problems[0].line == 18
+
+
+def test_a_model_without_a_head_of_its_own_cannot_use_features() -> None:
+    (problem,) = check(parse(TEXT.replace("{recipe.epochs: 9}", "{recipe.epochs: 9}, use: features")))
+    assert "msfnet cannot be trained on another run's features: it has no knob head_only" in problem.message
 
 
 def test_its_parents_settings_are_part_of_its_id() -> None:
@@ -78,7 +118,7 @@ def test_its_parents_settings_are_part_of_its_id() -> None:
 def test_a_profile_of_one_stage_trains_it_from_the_start() -> None:
     assert len(plan("laptop", tables=["t1"]).trainings) == 1  # as the first row then
     required = plan("laptop", "{recipe.epochs: 9}}", "{recipe.epochs: 9}, required: true}", tables=["t1"])
-    assert [t.unsupported is None for t in required.trainings.values()] == [True, False]
+    assert [len(t.parents) for t in required.trainings.values()] == [0, 1]
 
 
 def test_an_earlier_stage_is_checked_like_any_config() -> None:
@@ -133,6 +173,14 @@ def test_a_profile_may_set_things_for_some_cells_only() -> None:
     planned = make_plan(parse(text), WORLD, profile="laptop", tables=["t2"])
     epochs = {t.config.data.stream: t.config.recipe.epochs for t in planned.trainings.values()}
     assert epochs == {"rgb": 2, "flow": 7}
+
+
+@pytest.mark.parametrize(("stage", "epochs"), [("first", [2, 7, 2]), ("last", [7, 2, 7]), ("both", [7, 7])])
+def test_a_profile_may_set_things_for_one_stage_only(stage: str, epochs: list[int]) -> None:
+    text = with_where(f"{{tables: [t1], stage: {stage}, set: {{recipe.epochs: 7}}}}")
+    text = text.replace("set: {recipe.epochs: 9}", "set: {recipe.lr: 0.5}")
+    planned = make_plan(parse(text), WORLD, profile="laptop", tables=["t1"])
+    assert [t.config.recipe.epochs for t in planned.trainings.values()] == [*epochs, *([7] if stage == "both" else [])]
 
 
 def test_settings_for_some_cells_may_not_overlay_what_these_vary() -> None:

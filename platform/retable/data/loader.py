@@ -4,7 +4,7 @@ the epoch and the position in it; never on workers, caches, or where the epoch w
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -27,7 +27,7 @@ from retable.data.sampling import Indices, flow_stacks, test_clips, train_clip
 from retable.data.transforms import CROPS, MIRRORED_VIEWS, center_crop, contrast, crop_at, mirror, negate_x
 from retable.nn import InputSpec
 
-__all__ = ["SEMANTICS", "Augment", "Batch", "RunData", "open_run_data"]
+__all__ = ["SEMANTICS", "Augment", "Batch", "RunData", "epoch_rows", "mirror_drawn", "open_run_data"]
 
 _AUGMENT, _SHUFFLE = 1, 2  # streams of random numbers
 
@@ -40,12 +40,14 @@ class Batch:
     ``labels``: int64 ``(B,)``, after a mirror that swaps labels.
     ``videos``: int64 ``(B,)``, row in the subset's video list; in evaluation a video has clips x crops rows.
     ``mirrored``: bool ``(B,)``, evaluation views whose probabilities ``RunData.flip_permutation`` puts back in order.
+    ``side``: bool tensors ``(B, ...)`` that the model's ``label_losses`` takes by name.
     """
 
     clips: dict[str, Tensor]
     labels: Tensor
     videos: Tensor
     mirrored: Tensor
+    side: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,10 @@ class RunData:
             return None
         return tuple((item.label,) if item.labels is None else item.labels for item in items)
 
+    def labels(self, subset: Subset) -> tuple[int, ...]:
+        """The labels of the subset's videos, in the same order."""
+        return tuple(item.label for item in self._samples.items[subset])
+
     @property
     def damaged(self) -> dict[str, str]:
         """Dropped videos (``on_damage: drop``) and what is wrong with each."""
@@ -190,12 +196,10 @@ class RunData:
         Raises:
             ValueError: ``world * micro`` does not divide ``batch_size``.
         """
-        if batch_size % (world * micro):
-            raise ValueError(f"batch_size {batch_size} must be a multiple of world x micro = {world} x {micro}")
-        steps, part = self.steps(batch_size), batch_size // (world * micro)
-        order = np.random.default_rng([_SHUFFLE, seed, epoch]).permutation(len(self._samples.items["train"])).tolist()
-        firsts = [u * batch_size + (rank * micro + m) * part for u in range(start, steps) for m in range(micro)]
-        return self._load([[_Key("train", row, seed, epoch) for row in order[i : i + part]] for i in firsts])
+        self.steps(batch_size)
+        count = len(self._samples.items["train"])
+        parts = epoch_rows(count, epoch, batch_size, seed=seed, start=start, micro=micro, rank=rank, world=world)
+        return self._load([[_Key("train", row, seed, epoch) for row in part] for part in parts])
 
     def eval_batches(
         self, subset: Subset, protocol: Protocol, batch_size: int, *, rank: int = 0, world: int = 1
@@ -254,6 +258,27 @@ class _Batches:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+
+def epoch_rows(
+    count: int, epoch: int, batch_size: int, *, seed: int, start: int = 0, micro: int = 1, rank: int = 0, world: int = 1
+) -> list[list[int]]:
+    """The rows of every micro-batch that :meth:`RunData.train_batches` describes, of ``count`` training videos.
+
+    Raises:
+        ValueError: ``world * micro`` does not divide ``batch_size``.
+    """
+    if batch_size % (world * micro):
+        raise ValueError(f"batch_size {batch_size} must be a multiple of world x micro = {world} x {micro}")
+    steps, part = count // batch_size, batch_size // (world * micro)
+    order = np.random.default_rng([_SHUFFLE, seed, epoch]).permutation(count).tolist()
+    firsts = [u * batch_size + (rank * micro + m) * part for u in range(start, steps) for m in range(micro)]
+    return [order[i : i + part] for i in firsts]
+
+
+def mirror_drawn(seed: int, epoch: int, row: int) -> bool:
+    """Whether a training sample is seen mirrored where its place, crop and contrast are not drawn: p = 0.5."""
+    return bool(np.random.default_rng([_AUGMENT, seed, epoch, row]).random() < 0.5)
 
 
 def open_run_data(

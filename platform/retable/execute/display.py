@@ -20,16 +20,17 @@ QUIET_SECONDS = 30.0
 
 
 def labels(plan: Plan) -> dict[str, str]:
-    """``table2 · S = 4 · seed 0`` for every run: its first cell in study order."""
+    """``table2 · S = 4 · seed 0`` for every run: its first cell in study order, or that of what starts from it."""
     found = {}
     for run in plan.runs:
-        cell = plan.users[run.training.config_id][0]
+        cell = plan.served[run.training.config_id][0]
         label = plan.study.table(cell.table).row(cell.row).label
-        found[run.run_id] = f"{cell.table} · {label} · seed {run.seed}"
+        stage = "" if plan.users[run.training.config_id] else " · first stage"
+        found[run.run_id] = f"{cell.table} · {label}{stage} · seed {run.seed}"
     return found
 
 
-ENDED = ("done", "failed", "claimed", "environment", "pruned")
+ENDED = ("done", "failed", "claimed", "environment", "pruned", "blocked")
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from retable.data.errors import DatasetError, FlowUnavailable
 from retable.data.manifest import dataset_folder
 from retable.execute.display import Display, labels
 from retable.execute.publisher import Publisher
-from retable.execute.tune import Endings, execute, ray_session, refuse_impossible
+from retable.execute.tune import Endings, blocked_by, execute, ray_session, refuse_impossible
 from retable.execute.work import Order, Places, missing_views, open_data
 from retable.progress import progress
 from retable.study.load import LoadedStudy
@@ -22,6 +22,7 @@ from retable.study.plan import Plan
 from retable.track.claims import Holder, Process, holder
 from retable.track.storage import Storage
 from retable.track.writer import Published
+from retable.train import stages
 from retable.workspace import Workspace
 
 
@@ -34,6 +35,8 @@ class Missing:
     failed: dict[str, str]
     claimed: dict[str, Holder]
     unsupported: dict[str, str]
+    blocked: dict[str, str] = field(default_factory=dict)
+    """Runs that start from one that failed or is another driver's, and why they are not started."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Summary:
             found.append(f"not finished: {reason}")
         for run_id, reason in (self.endings.of("failed") | self.missing.failed).items():
             found.append(f"failed: {self.names[run_id]}: {reason} (--retry-failed trains it again; run {run_id})")
+        blocked = list((self.endings.of("blocked") | self.missing.blocked).values())
+        found += [f"{reason}: {blocked.count(reason)} runs" for reason in dict.fromkeys(blocked)]
         if self.missing.claimed:
             found.append(
                 f"{len(self.missing.claimed)} runs are another driver's: run the same command again when it is done"
@@ -82,13 +87,16 @@ def still_missing(plan: Plan, workspace: Workspace, *, retry_failed: bool = Fals
     """
     storage, where = workspace.storage, places(workspace)
     _need_datasets(plan, workspace)
-    orders, failed, claimed, done = [], {}, {}, 0
-    for run in plan.runs:
+    orders, failed, claimed, blocked, done = [], {}, {}, {}, 0
+    for run in plan.runs:  # parents before their children
         order = Order.of(run, where)
         result = storage.get_json(f"{order.folder}/result.json")
         live = holder(storage, run.run_id)
+        lost = [p for p in run.parents if p in failed or p in claimed or p in blocked]
         if live is not None:
             claimed[run.run_id] = live
+        elif lost and (result is None or missing_views(storage, order)):
+            blocked[run.run_id] = blocked_by(lost[0], "failed" if lost[0] in failed else "claimed")
         elif result is None or (result["status"] == "done" and missing_views(storage, order)):
             orders.append(order)
         elif result["status"] == "failed" and retry_failed:
@@ -99,7 +107,22 @@ def still_missing(plan: Plan, workspace: Workspace, *, retry_failed: bool = Fals
         else:
             done += 1
     unsupported = {t.config_id: t.unsupported for t in plan.trainings.values() if t.unsupported}
-    return Missing(tuple(orders), done, failed, claimed, unsupported)
+    return Missing(tuple(orders), done, failed, claimed, unsupported, blocked)
+
+
+def refuse_misfits(plan: Plan) -> None:
+    """Refuse stages whose weights or features do not fit.
+
+    Raises:
+        StageError: before anything trains, naming the cell, and what differs.
+    """
+    for key, training in plan.trainings.items():
+        for parent in training.parents if not training.unsupported else ():
+            try:
+                stages.refuse_misfits(plan.trainings[parent].config, training.config, str(training.use))
+            except stages.StageError as error:
+                cell = plan.served[key][0]
+                raise stages.StageError(f"{cell.table}.{cell.row}.{cell.column}: {error}") from None
 
 
 def run_study(
@@ -129,6 +152,7 @@ def run_study(
         publisher.check()
     endings = Endings()
     if missing.orders:
+        refuse_misfits(plan)
         warm_cache(missing.orders, console)
         runs = [r for r in plan.runs if r.run_id in {o.run_id for o in missing.orders}]
         with ray_session(address, cpus), _maybe(publisher):
@@ -163,6 +187,8 @@ def warm_cache(orders: tuple[Order, ...], console: Console) -> None:
     """Decode each dataset once and compute its flow, before trials share them; shows progress, finds damage early."""
     first: dict[tuple[Any, ...], Order] = {}
     for order in orders:
+        if order.use == "features":
+            continue  # of videos that its earlier stage reads
         data: Data = order.config.data
         key = (data.dataset, data.split, data.clip.short_side, data.holdout, data.on_damage, data.flow)
         first.setdefault(key, order)

@@ -17,17 +17,19 @@ import torch
 from retable import __version__
 from retable.data.cache import Progress
 from retable.data.errors import DataError
+from retable.data.features import FeatureData, Source
 from retable.data.loader import Augment, RunData, open_run_data
 from retable.data.manifest import dataset_folder, open_dataset
-from retable.study.config import Config, Resources
+from retable.study.config import Config, Protocol, Resources
 from retable.study.plan import RunSpec, View
 from retable.track.claims import Claim, ClaimedError, Process
 from retable.track.storage import Storage, StorageError, dump, now
-from retable.train.checkpoint import CheckpointMismatch, CorruptCheckpoint, unpack
+from retable.train.checkpoint import CheckpointMismatch, CorruptCheckpoint, State, unpack
 from retable.train.evaluate import evaluate, load_model
 from retable.train.job import Job
 from retable.train.loop import train
 from retable.train.scores import Scores, metrics
+from retable.train.stages import StageError, final_weights, open_features
 
 Report = Callable[[dict[str, Any]], None]
 """Told ``{"epoch": ..., metrics}`` after every epoch."""
@@ -66,6 +68,16 @@ class Order:
     @property
     def config(self) -> Config:
         return Config.model_validate(self.spec["config"])
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Ids of the runs that must be done before this one starts."""
+        return tuple(self.spec["parents"])
+
+    @property
+    def use(self) -> str | None:
+        """What it takes from them: weights or features."""
+        return self.spec.get("use")
 
     @property
     def workers(self) -> int:
@@ -160,14 +172,15 @@ def train_and_score(
     job = Job(config, int(order.spec["seed"]), order.resources)
     if rank == 0:
         storage.put_json(f"{order.folder}/attempts/{attempt}/environment.json", environment(device))
-    data = open_data(order)
+    data = features_of(order, device) if order.use == "features" else open_data(order)
     sink = _Sink(storage, order, attempt, report)
     state = newest_state(storage, order) if world == 1 or rank == 0 else None
     if world > 1:
         state = _same_for_all(state)
     if state is not None and rank == 0:
         _complete_epochs(storage, order, attempt, state)
-    model = train(job, data, sink, state=state, device=device, rank=rank, world=world)
+    start = earlier(storage, order)[1].model if order.use == "weights" and state is None else None
+    model = train(job, data, sink, state=state, start=start, device=device, rank=rank, world=world)
     for view in missing_views(storage, order):
         judged = model if view.protocol.checkpoint == "last" else _best_model(storage, order, device)
         size = config.recipe.batch_size
@@ -190,6 +203,48 @@ def open_data(order: Order, progress: Progress | None = None) -> RunData:
         cache_dir=Path(order.places.cache),
         loader_workers=order.resources.loader_workers,
         progress=progress,
+    )
+
+
+def earlier(storage: Storage, order: Order) -> tuple[Config, State, bytes]:
+    """The config and the final state of the run that an order starts from.
+
+    Raises:
+        StageError: it is not finished, or its checkpoint is gone.
+    """
+    (parent,) = order.parents
+    spec = storage.get_json(f"runs/{parent}/spec.json")
+    if spec is None:
+        raise StageError(f"the earlier stage {parent} has not been run in this storage")
+    config = Config.model_validate(spec["config"])
+    found = (storage.get(name) for name in storage.checkpoints(parent))
+    return config, *final_weights(parent, config, (data for data in found if data is not None))
+
+
+def features_of(order: Order, device: str) -> FeatureData:
+    """What an order with ``use: features`` reads: features of its videos by the frozen run, cached."""
+    config, (parent, _, state) = order.config, earlier(Storage(order.places.storage), order)
+    manifest = open_dataset(config.data.dataset, dataset_folder(config.data.dataset, order.places.data))
+    cache = Path(order.places.cache)
+    videos = open_run_data(
+        manifest,
+        config.data,
+        augment=Augment(crop="center", flip=False),
+        cache_dir=cache,
+        loader_workers=order.resources.loader_workers,
+        inputs=inputs(parent),
+    )
+    each_epoch: Literal["val", "test"] = "val" if config.data.holdout > 0 else "test"
+    return open_features(
+        videos,
+        Source(order.parents[0], str(order.spec["dataset"]["fingerprint"]), config.data),
+        cache,
+        parent=parent,
+        state=state,
+        child=config,
+        scored=[(each_epoch, Protocol()), *((view.subset, view.protocol) for view in order.views)],
+        mirror=config.recipe.flip and manifest.flip != "never",
+        device=device,
     )
 
 

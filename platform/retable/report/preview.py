@@ -64,7 +64,9 @@ def show(seen: Mapping[str, Any], out: Console) -> None:
     )
     for run in seen["runs"]:
         seconds = "" if run["seconds"] is None else f"  about {_duration(run['seconds'])}"
-        out.print(f"  {run['run_id']}  seed {run['seed']}  {run['state']:8}{seconds}  {', '.join(run['cells'])}")
+        cells = ", ".join(run["cells"]) or f"first stage of {', '.join(run['serves'])}"
+        after = "".join(f"  after {parent}" for parent in run["parents"])
+        out.print(f"  {run['run_id']}  seed {run['seed']}  {run['state']:8}{seconds}  {cells}{after}")
     for shared in seen["shared"]:
         out.print(f"  trained once for {len(shared['cells'])} cells: {', '.join(shared['cells'])}")
     for item in seen["unsupported"]:
@@ -94,6 +96,9 @@ def _run(plan: Plan, run: RunSpec, records: Mapping[str, RunRecord]) -> dict[str
         "seconds": seconds,
         "gpus": resources.gpus_per_worker * recipe.workers,
         "cells": [_place(cell) for cell in plan.users[run.training.config_id]],
+        "serves": [_place(cell) for cell in plan.served[run.training.config_id]],
+        "parents": list(run.parents),
+        "use": run.training.use,
     }
 
 

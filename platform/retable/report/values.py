@@ -80,7 +80,8 @@ class Reader:
             return Hole("unsupported", training.unsupported)
         record = self.found[training.config_id].get(seed)
         if record is None:
-            return Hole("missing", "not run yet")
+            lost = self._failed_parent(training, seed)
+            return Hole("missing", f"not run: parent failed ({lost})" if lost else "not run yet")
         if record.status == "failed":
             return Hole("failed", f"failed: {record.reason or 'no reason was recorded'}")
         if record.status == "partial":
@@ -90,6 +91,16 @@ class Reader:
         if scores is None or metric not in scores:
             return Hole("missing", f"trained, but {metric} is not recorded under this protocol")
         return Value(seed, scores[metric], record.run_id)
+
+    def _failed_parent(self, training: Training, seed: int) -> str | None:
+        """The run among those that this one starts from, however far back, that failed."""
+        for key in training.parents:
+            record = self.found[key].get(seed)
+            if record is not None and record.status == "failed":
+                return record.run_id
+            if (lost := self._failed_parent(self.plan.trainings[key], seed)) is not None:
+                return lost
+        return None
 
     def _found(
         self, training: Training, by_config: Mapping[str, dict[int, RunRecord]], configs: Mapping[str, set[str]]

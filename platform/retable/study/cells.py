@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from retable.study import stages
 from retable.study.problems import YamlPath
 from retable.study.resolve import Fault, Leaf, Leaves, Resolved, Unresolvable, leaves, overlay, profile_leaves, resolve
 from retable.study.schema import (
@@ -24,7 +25,7 @@ from retable.study.schema import (
 
 @dataclass(frozen=True)
 class Score:
-    """One training per seed, scored under one protocol. ``parent``: the training that it starts from."""
+    """One training per seed, scored under one protocol. ``parent``: the training that it starts from, by ``use``."""
 
     resolved: Resolved
     parent: Resolved | None = None
@@ -208,11 +209,16 @@ class _Asker:
         return Combine(kind, parts, over.weights or _equal(len(parts)))
 
     def _score(self, name: str, extra: Leaves) -> Score:
-        resolved, (start, origin) = self._resolve(name, extra, self._where(name)), self._init_from
+        start, origin = self._init_from
         if start is None or (self.study.profiles[self.profile].one_stage and not start.required):
-            return Score(resolved)
+            return Score(self._resolve(name, extra, self._where(name)))
         earlier = leaves(start.set, (*origin, "set"))
-        return Score(resolved, self._resolve(name, extra | earlier, []), start.use)
+        parent = self._resolve(name, extra | earlier, self._where(name, "first"))
+        if start.use == "features":
+            extra = extra | stages.on_features(parent, (*origin, "use"))
+        child = self._resolve(name, extra, self._where(name))
+        stages.refuse_misfits(parent, child, start.use, (*origin, "set"))
+        return Score(child, parent, start.use)
 
     @property
     def _init_from(self) -> tuple[InitFrom | None, YamlPath]:
@@ -232,13 +238,13 @@ class _Asker:
         layers += [extra, profile_leaves(self.study, self.profile), *where, self.settings]
         return resolve(overlay(*layers), self.study.profiles[self.profile])
 
-    def _where(self, name: str) -> list[Leaves]:
-        """What the profile sets for this cell alone; not for an earlier stage, which has its own settings."""
+    def _where(self, name: str, stage: Literal["first", "last"] = "last") -> list[Leaves]:
+        """What the profile sets for this cell alone, in the stage that yields its value or in the one before."""
         here = (self.table.id, self.row.id, name)
         return [
             leaves(where.set, ("profiles", self.profile, "where", i, "set"))
             for i, where in enumerate(self.study.profiles[self.profile].where)
-            if all(map(matches, here, (where.tables, where.rows, where.columns)))
+            if where.stage in (stage, "both") and all(map(matches, here, (where.tables, where.rows, where.columns)))
         ]
 
 

@@ -21,6 +21,7 @@ from retable.study.schema import Study
 from retable.weights import sources
 
 Subset = Literal["test", "val"]
+Use = Literal["weights", "features"]
 FUSE_UNSUPPORTED = "fusing the scores of several runs is not supported yet"
 
 
@@ -32,6 +33,7 @@ class World:
     pipeline: int
     loop: int
     evaluation: int
+    features: int = 1
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ class Training:
     semantics: Mapping[str, int]
     views: tuple[View, ...]
     unsupported: str | None = None
+    parents: tuple[str, ...] = ()
+    """Config ids of the trainings that it starts from, seed by seed."""
+    use: Use | None = None
+    """What it takes from them."""
 
     def run(self, seed: int) -> RunSpec:
         """This training with one seed."""
@@ -77,6 +83,11 @@ class RunSpec:
     seed: int
     training: Training
 
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Run ids that must be done before: earlier stages with the same seed."""
+        return tuple(identity.run_id(parent, self.seed) for parent in self.training.parents)
+
     def to_json(self) -> dict[str, Any]:
         """``spec.json``: everything that determines the run, and the views asked for when it was planned."""
         training = self.training
@@ -86,7 +97,8 @@ class RunSpec:
             "config_id": training.config_id,
             "provisional_id": training.provisional_id,
             "seed": self.seed,
-            "parents": [],
+            "parents": list(self.parents),
+            **({"use": training.use} if training.use else {}),
             "config": training.config.model_dump(mode="json"),
             "dataset": {
                 "name": training.config.data.dataset,
@@ -141,7 +153,7 @@ class Plan:
 
     @cached_property
     def runs(self) -> tuple[RunSpec, ...]:
-        """All runs, seed by seed within a training, in the order in which the tables ask for them."""
+        """All runs, seed by seed within a training, in the order in which the tables ask for them; parents first."""
         return tuple(t.run(seed) for t in self.trainings.values() for seed in self.seeds if t.unsupported is None)
 
     def trainings_of(self, evaluation: str) -> tuple[str, ...]:
@@ -173,11 +185,20 @@ class Plan:
 
     @cached_property
     def users(self) -> dict[str, tuple[Cell, ...]]:
-        """The cells that each training serves."""
+        """The cells whose values each training yields; none for a training that only starts others."""
         found: dict[str, list[Cell]] = {key: [] for key in self.trainings}
         for cell in self.cells:
             for key in self.trainings_of(cell.evaluation) if cell.evaluation else ():
                 found[key].append(cell)
+        return {key: tuple(cells) for key, cells in found.items()}
+
+    @cached_property
+    def served(self) -> dict[str, tuple[Cell, ...]]:
+        """The cells that need each training: its own, then those of the trainings that start from it."""
+        found: dict[str, dict[Cell, None]] = {key: dict.fromkeys(cells) for key, cells in self.users.items()}
+        for key in reversed(list(self.trainings)):  # children come after their parents
+            for parent in self.trainings[key].parents:
+                found[parent] |= found[key]
         return {key: tuple(cells) for key, cells in found.items()}
 
 
@@ -267,7 +288,9 @@ def _unused_knobs(loaded: LoadedStudy, profile: str, cells: Sequence[Demand]) ->
 
 def _resolved(demand: Demand) -> list[Resolved]:
     def leaves_of(tree: Tree) -> list[Resolved]:
-        return [tree.resolved] if isinstance(tree, Score) else [r for part in tree.parts for r in leaves_of(part)]
+        if isinstance(tree, Combine):
+            return [r for part in tree.parts for r in leaves_of(part)]
+        return [tree.resolved, *([tree.parent] if tree.parent is not None else [])]
 
     return ([demand.static] if demand.static else []) + (leaves_of(demand.tree) if demand.tree else [])
 
@@ -327,7 +350,7 @@ class _Builder:
 
     def merged(self) -> dict[str, Training]:
         """The trainings, each with all views that cells asked for."""
-        return {key: replace(t, views=tuple(self.views[key].values())) for key, t in self.trainings.items()}
+        return {key: replace(t, views=tuple(self.views.get(key, {}).values())) for key, t in self.trainings.items()}
 
     def _evaluation(self, tree: Tree) -> str:
         if isinstance(tree, Score):
@@ -352,13 +375,11 @@ class _Builder:
     def _made(self, score: Score) -> Training:
         config = score.resolved.config
         layout, reason = layouts.layout_of(config.data.dataset).name, _unsupported(config)
-        parents: tuple[str, ...] = ()
-        final: tuple[str, ...] = ()
+        parents: tuple[Training, ...] = ()
         if score.parent is not None:
-            parent = self._made(Score(score.parent))
-            parents, final = (f"{score.use} {parent.provisional_id}",), (f"{score.use} {parent.config_id}",)
-            staged = f"starting from another run's {score.use} is not supported yet"
-            reason = "; ".join(r for r in (reason, staged) if r)
+            parents = (self.trainings[self._training(Score(score.parent))],)
+            reasons = [r for why in (reason, parents[0].unsupported) if why for r in why.split("; ")]
+            reason = "; ".join(dict.fromkeys(reasons)) or None
         fingerprint = self.world.fingerprint(config.data)
         semantics = {
             "model": registry.load(config.model["name"]).semantics,
@@ -367,6 +388,8 @@ class _Builder:
         }
         if config.data.flow is not None:
             semantics["flow"] = FLOW_SEMANTICS
+        if score.use == "features":
+            semantics["features"] = self.world.features
         key = functools.partial(
             identity.config_id,
             config,
@@ -375,8 +398,8 @@ class _Builder:
             weights=sources.identity(config.model),
         )
         return Training(
-            key(fingerprint=fingerprint, parents=final),
-            key(fingerprint=None, parents=parents),
+            key(fingerprint=fingerprint, parents=tuple(f"{score.use} {p.config_id}" for p in parents)),
+            key(fingerprint=None, parents=tuple(f"{score.use} {p.provisional_id}" for p in parents)),
             config,
             score.resolved.resources,
             layout,
@@ -384,6 +407,8 @@ class _Builder:
             semantics,
             (),
             reason,
+            tuple(p.config_id for p in parents),
+            score.use,
         )
 
     def _view(self, resolved: Resolved, subset: Subset = "test") -> View:

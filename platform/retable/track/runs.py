@@ -120,10 +120,11 @@ class _Maker:
 
     def entry(self, training: Training, record: RunRecord) -> Entry:
         users = self.plan.users[training.config_id]
-        first = users[0]
+        first = self.plan.served[training.config_id][0]
         t, r = _place(self.plan.study, first)
         row = self.plan.study.tables[t].rows[r]
-        name = run_name(row.label, record.seed)
+        label = row.label if users else f"{row.label} (first stage)"
+        name = run_name(label, record.seed)
         config = record.spec["config"]
         reason = record.reason if record.status == "failed" else None
         title = self.plan.study.tables[t].cite or first.table
@@ -168,7 +169,9 @@ class _Maker:
 
     def _finals(self, training: Training, users: tuple[Cell, ...], record: RunRecord) -> dict[str, float]:
         """What stands at step 0: scores, the paper's value, costs; the first cell's view goes without suffix."""
-        finals: dict[str, float] = {}
+        finals = {f"cost/{name}": significant(value) for name, value in record.cost.items()}
+        if not users:
+            return {name: value for name, value in finals.items() if math.isfinite(value)}
         first = self._view(training, users[0])
         for view in sorted(training.views, key=lambda v: v is not first):
             for metric, value in _scored(view, record).items():
@@ -182,8 +185,6 @@ class _Maker:
         for column, printed in self._printed(users[0]).items():
             if printed.get("kind") == "static" and printed.get("mean") is not None:
                 finals[f"cost/{column}"] = round(printed["mean"], 3)
-        for name, value in record.cost.items():
-            finals[f"cost/{name}"] = significant(value)
         return {name: value for name, value in finals.items() if math.isfinite(value)}
 
     def _view(self, training: Training, cell: Cell) -> View:

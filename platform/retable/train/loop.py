@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +17,7 @@ from retable.train.checkpoint import pack, unpack
 from retable.train.evaluate import evaluate, metrics
 from retable.train.job import Job, RunData, Sink
 from retable.train.meter import NonFiniteLoss, means
-from retable.train.model import to_device, to_inputs
+from retable.train.model import load_weights, to_device, to_inputs
 from retable.train.optim import learning_rate, set_learning_rate
 from retable.train.process import gather, isolated, rng_kept
 from retable.train.run import Run
@@ -38,6 +38,7 @@ def train(
     sink: Sink,
     *,
     state: bytes | None = None,
+    start: Mapping[str, Tensor] | None = None,
     device: str | torch.device = "cpu",
     rank: int = 0,
     world: int = 1,
@@ -49,21 +50,27 @@ def train(
     finished state only gives its model back. With ``world > 1`` the caller has set up the process group and calls this
     on every rank with the same state; rank 0 alone calls the sink.
 
+    ``start`` are an earlier stage's weights, every one of which must fit; without them and without ``state`` training
+    begins as the config's ``weights`` say.
+
     Raises:
         CheckpointMismatch: ``state`` is of another config or seed.
         CorruptCheckpoint: ``state`` is damaged.
         NonFiniteLoss: the loss became NaN or infinite.
         WeightsError: the config's initial weights are missing here, damaged, or of another network.
+        RuntimeError: ``start`` is of another network.
         ValueError: the job cannot run here (number of workers, classes, or precision).
     """
     recipe = job.config.recipe
     _refuse_impossible(job, data, torch.device(device), world)
     with isolated(job, device):
         run = Run(job, torch.device(device), rank, world)
-        if state is None:
-            load_pretrained(run.model, job.config.model)
-        else:
+        if state is not None:
             run.restore(unpack(state))
+        elif start is not None:
+            load_weights(run.model, start)
+        else:
+            load_pretrained(run.model, job.config.model)
         while run.epoch < recipe.epochs:
             lr = _train_epoch(run, data, sink)
             run.share_buffers()
@@ -140,15 +147,17 @@ def _loss(run: Run, batch: Batch) -> Tensor:
     recipe = run.job.config.recipe
     clips = to_inputs(batch.clips, run.inputs, run.device, last=recipe.channels_last)
     labels = to_device(batch.labels, run.device)
+    side = {name: to_device(tensor, run.device) for name, tensor in batch.side.items()}
     with _autocast(recipe.precision, run.device):
         outputs = run.replica(**clips)
         terms: dict[str, Tensor] = dict(outputs.get("losses", {}))
         if (of_labels := getattr(run.model, "label_losses", None)) is not None:
-            terms |= of_labels(outputs, labels)
+            terms |= of_labels(outputs, labels, **side)
     logits = outputs["logits"]
     wide = torch.promote_types(logits.dtype, torch.float32)
     total = F.cross_entropy(logits.to(wide), labels) + sum(terms.values())
     run.meter.add({"loss": total, **{f"loss.{name}": value for name, value in terms.items()}}, logits, labels)
+    run.meter.share({f"{name}_false": 1.0 - flags.double().mean() for name, flags in side.items()}, len(labels))
     return total
 
 

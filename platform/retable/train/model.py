@@ -61,6 +61,8 @@ def to_inputs(
 ) -> dict[str, Tensor]:
     """``{name: uint8 (B, T, H, W, C)}`` -> ``{name: float (B, T, C, H, W)}``, normalised on the device.
 
+    What comes as floating point (features) is ``(B, T, C, H, W)`` already and no picture: it passes unchanged.
+
     With ``last`` the memory stays as the pixels came, channels last: what a model then folds into ``(B, C, T, H, W)``
     or ``(B * T, C, H, W)`` is channels-last without a copy.
 
@@ -80,11 +82,14 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 def _to_input(name: str, clips: Mapping[str, Tensor], spec: InputSpec, device: torch.device, *, last: bool) -> Tensor:
     if name not in clips:
         raise ValueError(f"the model takes the input {name!r}, but the data gives {', '.join(sorted(clips))}")
-    pixels = to_device(clips[name], device).permute(0, 1, 4, 2, 3)
+    given = to_device(clips[name], device)
+    pixels = given if given.is_floating_point() else given.permute(0, 1, 4, 2, 3)
     if tuple(pixels.shape[1:]) != spec.shape:
         raise ValueError(
             f"the model takes {name} clips (T, C, H, W) of {spec.shape}, but the data gives {tuple(pixels.shape[1:])}"
         )
+    if given.is_floating_point():
+        return given.to(getattr(torch, spec.dtype))
     keep = torch.preserve_format if last else torch.contiguous_format
     floats = pixels.to(getattr(torch, spec.dtype), memory_format=keep)
     mean, std = _statistics(spec.normalisation, floats.dtype, device)

@@ -1,0 +1,177 @@
+"""Runs that start from other runs: in order, once, from the right weights and features, whatever is killed or fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from retable.data.errors import DataError
+from retable.execute.driver import refuse_misfits, still_missing
+from retable.execute.work import Order, carry_out, features_of, train_and_score
+from retable.report.results import document
+from retable.train import stages
+from retable.train.checkpoint import unpack
+from retable.train.stages import StageError
+from retable.workspace import Workspace
+from tests.execute.small import study
+from tests.execute.staged import FEATURES, WEIGHTS
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing handles it."""
+
+
+def orders(workspace: Workspace, text: str, **kwargs: Any) -> list[Order]:
+    return list(still_missing(workspace.plan(study(text), **kwargs), workspace).orders)
+
+
+def here(order: Order, report: Callable[[dict[str, Any]], None] | None = None) -> Callable[[int], None]:
+    return lambda attempt: train_and_score(order, attempt, device="cpu", report=report)
+
+
+def run_all(workspace: Workspace, text: str) -> None:
+    for order in orders(workspace, text):
+        outcome = carry_out(order, here(order))
+        assert outcome.status == "done", outcome.reason
+
+
+def table(workspace: Workspace, text: str) -> list[Any]:
+    plan = workspace.plan(study(text))
+    rows = document(plan, workspace.records(plan, offline=True))["tables"][0]["rows"]
+    return [row["cells"]["top1"] for row in rows]
+
+
+def weights(workspace: Workspace, run_id: str) -> dict[str, torch.Tensor]:
+    return unpack(workspace.storage.get(workspace.storage.checkpoints(run_id)[0]) or b"").model
+
+
+def test_a_second_training_starts_from_the_firsts_final_weights(workspace: Workspace) -> None:
+    first, second = orders(workspace, WEIGHTS)
+    assert second.parents == (first.run_id,)
+    run_all(workspace, WEIGHTS)
+    before, after = weights(workspace, first.run_id), weights(workspace, second.run_id)
+    moved = [(after[k] - before[k]).abs().max() for k in before if "running" not in k and "num_batches" not in k]
+    assert 0 < float(max(moved)) < 1e-4  # a few updates at 1e-6
+    assert orders(workspace, WEIGHTS) == []
+
+
+def test_heads_share_the_features_of_one_frozen_network(workspace: Workspace) -> None:
+    parent, *heads = orders(workspace, FEATURES)
+    assert {head.parents for head in heads} == {(parent.run_id,)}
+    run_all(workspace, FEATURES)
+    told = [list(workspace.storage.epochs(head.run_id))[-1] for head in heads]
+    assert 0.0 < told[0]["train/judged_false"] == told[1]["train/judged_false"] < 1.0
+    assert ["train/loss.attention" in line for line in told] == [True, False]
+    trunk = {name for name in weights(workspace, heads[0].run_id) if name.startswith("trunk")}
+    assert trunk == set()
+    assert [cell["status"] for cell in table(workspace, FEATURES)] == ["done", "done"]
+
+
+def test_features_are_those_that_the_network_gives_in_evaluation(workspace: Workspace) -> None:
+    parent, head, _ = orders(workspace, FEATURES)
+    carry_out(parent, here(parent))
+    data = features_of(head, "cpu")
+    batch = next(data.eval_batches("test", head.views[0].protocol, 4))
+    again = next(features_of(head, "cpu").eval_batches("test", head.views[0].protocol, 4))
+    assert batch.clips["features"].shape == (4, 6, 64, 1, 1)
+    assert batch.clips["features"].dtype == torch.float32
+    assert torch.equal(batch.clips["features"], again.clips["features"])
+
+
+def test_a_failed_parent_marks_its_children_and_nothing_else(workspace: Workspace) -> None:
+    text = WEIGHTS.replace("lr: 1.0e-3, recipe.epochs: 1}}}", "lr: 1.0e+30, recipe.epochs: 1}}}")
+    once, parent, _ = orders(workspace, text)
+    carry_out(once, here(once))
+    assert carry_out(parent, here(parent)).status == "failed"
+    missing = still_missing(workspace.plan(study(text)), workspace)
+    assert missing.orders == ()
+    assert list(missing.blocked.values()) == [f"not run: parent failed ({parent.run_id})"]
+    done, child = table(workspace, text)
+    assert (done["status"], child["status"]) == ("done", "missing")
+    again = still_missing(workspace.plan(study(text)), workspace, retry_failed=True)
+    assert len(again.orders) == 2
+    assert again.blocked == {}
+
+
+@pytest.mark.parametrize("text", [WEIGHTS, FEATURES])
+def test_a_kill_between_and_within_stages_changes_nothing(text: str, workspace: Workspace, tmp_path: Path) -> None:
+    run_all(workspace, text)
+    killed = Workspace(str(tmp_path / "killed"), workspace.data_root)
+
+    def stop(line: dict[str, Any]) -> None:
+        raise Killed
+
+    while todo := orders(killed, text):  # every run is killed after its first epoch, and every driver after a run
+        with pytest.raises(Killed):
+            carry_out(todo[0], here(todo[0], stop))
+        assert carry_out(orders(killed, text)[0], here(todo[0])).status == "done"
+    assert table(killed, text) == table(workspace, text)
+
+
+def test_an_interrupted_feature_computation_leaves_nothing_and_is_repeated(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, head, _ = orders(workspace, FEATURES)
+    carry_out(parent, here(parent))
+    cache = tmp_path / "cache"
+    head = replace(head, places=replace(head.places, cache=str(cache)))
+    calls: list[int] = []
+
+    def stop(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 1:
+            raise Killed
+        return whole(*args)
+
+    whole = stages._embedded
+    monkeypatch.setattr(stages, "_embedded", stop)
+    with pytest.raises(Killed):
+        features_of(head, "cpu")
+    monkeypatch.setattr(stages, "_embedded", whole)
+    assert not [f for f in cache.glob("features-*") if f.is_dir()]
+    features_of(head, "cpu")
+    assert len([f for f in cache.glob("features-*") if f.is_dir()]) == 2  # training and test views
+
+
+def test_a_damaged_or_foreign_feature_cache_is_refused_by_name(workspace: Workspace, tmp_path: Path) -> None:
+    parent, head, _ = orders(workspace, FEATURES)
+    carry_out(parent, here(parent))
+    head = replace(head, places=replace(head.places, cache=str(tmp_path)))
+    features_of(head, "cpu")
+    folder = next(f for f in tmp_path.glob("features-*") if f.is_dir())
+    with (folder / "array.bin").open("ab") as file:
+        file.truncate(100)
+    with pytest.raises(DataError, match="is damaged: 100 bytes instead of"):
+        features_of(head, "cpu")
+    index = folder / "index.json"
+    index.write_text(index.read_text().replace(parent.run_id, "0" * 24))
+    with pytest.raises(DataError, match=f"holds features of run {'0' * 24}, not of {parent.run_id}"):
+        features_of(head, "cpu")
+
+
+def test_a_child_whose_parents_checkpoint_is_gone_says_so(workspace: Workspace) -> None:
+    first, second = orders(workspace, WEIGHTS)
+    carry_out(first, here(first))
+    for name in workspace.storage.checkpoints(first.run_id):
+        workspace.storage.delete(name)
+    outcome = carry_out(second, here(second))
+    assert outcome.status == "environment"
+    assert f"earlier stage {first.run_id} has no final checkpoint" in str(outcome.reason)
+
+
+def test_weights_of_another_network_are_refused_before_anything_trains(workspace: Workspace) -> None:
+    text = WEIGHTS.replace("twice, init_from: {set: {", "twice, init_from: {set: {model.width: 16, ")
+    with pytest.raises(StageError, match=r"t\.twice\.top1: weights do not fit: of .*, the earlier stage has"):
+        refuse_misfits(workspace.plan(study(text)))
+
+
+def test_features_of_another_width_are_refused_before_anything_trains(workspace: Workspace) -> None:
+    text = FEATURES.replace("model.tsn: false,", "model.tsn: false, model.backbone: resnet18,")
+    text = text.replace("segments: 2,", "segments: 2, spatial_attention: false,")
+    with pytest.raises(StageError, match="gives 512 features for 1 frames at a time, but the model takes 64 for 6"):
+        refuse_misfits(workspace.plan(study(text)))
