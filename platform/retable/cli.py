@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 from ruamel.yaml import YAML
 
-from retable import __version__, cli_flow, cli_weights
+from retable import __version__, cli_flow, cli_search, cli_weights
 from retable.console import Data, Json, err, out, print_json
 from retable.study.problems import Problem, StudyError
 
@@ -35,6 +35,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Generate and look at datasets.")
 app.add_typer(data_app, name="data")
 app.add_typer(cli_weights.app, name="weights")
+cli_search.register(app)
 data_app.command("flow")(cli_flow.flow)
 
 Study = Annotated[

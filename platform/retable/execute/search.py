@@ -124,8 +124,7 @@ class SearchSource:
 
     def trials(self) -> list[TrialRecord]:
         """Every trial of the search so far; those passed over are left out."""
-        found = (_record(t, self.storage) for t in self.study.get_trials(deepcopy=False))
-        return [t for t in found if t is not None]
+        return recorded(self.study, self.storage)
 
     def spent(self) -> tuple[int, int]:
         """Trials and epochs of the budget that are used; trials that run count."""
@@ -371,6 +370,12 @@ def logged(study: optuna.Study) -> Iterator[Decision]:
     """Every decision on record, in no order."""
     for trial in study.get_trials(deepcopy=False):
         yield from (Decision(**entry) for entry in trial.user_attrs.get("decisions", ()))
+
+
+def recorded(study: optuna.Study, storage: Storage) -> list[TrialRecord]:
+    """Every trial of a search by number; those passed over are left out."""
+    found = (_record(t, storage) for t in study.get_trials(deepcopy=False))
+    return [t for t in found if t is not None]
 
 
 def _counts(trial: FrozenTrial) -> bool:

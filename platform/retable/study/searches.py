@@ -147,6 +147,9 @@ def _paths(loaded: LoadedStudy, search: Search) -> Iterator[Problem]:
             yield loaded.source.problem(here, message, None, hint)
         elif path in FIXED:
             yield loaded.source.problem(here, f"{path} decides which videos score a trial, so it cannot be searched")
+        if path == "recipe.epochs" and search.scheduler.kind != "none":
+            message = f"scheduler {search.scheduler.kind} compares trials of equally many epochs"
+            yield loaded.source.problem(here, message)
         for other in search.space:
             if path.startswith(f"{other}."):
                 yield loaded.source.problem(here, f"{other} is searched as a whole already")

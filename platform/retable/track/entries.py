@@ -21,7 +21,7 @@ VALUE_LENGTH = 5000  # MLflow cuts tag values at 8000 and params at 6000 charact
 KEY, KIND, CONTENT, CURVES = "retable.key", "retable.kind", "retable.content", "retable.curves"
 REASON, NOTE, COLOR = "retable.reason", "mlflow.note.content", "mlflow.runColor"
 
-Status = Literal["FINISHED", "FAILED", "RUNNING", "SCHEDULED"]
+Status = Literal["FINISHED", "FAILED", "RUNNING", "SCHEDULED", "KILLED"]
 Files = dict[str, bytes]
 
 

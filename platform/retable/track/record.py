@@ -47,8 +47,8 @@ def publish(
         TrackingUnavailable: the store is not there, or refuses.
     """
     with session(uri) as mlflow:
-        experiment = _experiment(mlflow.client, uri, study)
-        done = Published(experiment.experiment_id, variant(plan))
+        found = experiment(mlflow.client, uri, study)
+        done = Published(found.experiment_id, variant(plan))
         writer = Writer(mlflow.client, mlflow.entities, done, whole=_whole(plan))
         entries = [
             *runs.run_entries(plan, records, document, artifacts),
@@ -57,7 +57,7 @@ def publish(
         for entry in entries:
             writer.write(entry)
         writer.prune({entry.key for entry in entries}, [table["id"] for table in document["tables"]])
-        _save_views(mlflow.client, experiment, study, plan, document)
+        _save_views(mlflow.client, found, study, plan, document)
     log(f"MLflow: {done.created} runs recorded, {done.updated} updated, {done.unchanged} as they were")
     return done
 
@@ -80,7 +80,8 @@ def session(uri: str) -> Iterator[Mlflow]:
             raise TrackingUnavailable(uri, str(error).strip().splitlines()[0]) from error
 
 
-def _experiment(client: Any, uri: str, study: Study) -> Any:
+def experiment(client: Any, uri: str, study: Study) -> Any:
+    """The study's experiment, made or brought back if need be."""
     found = client.get_experiment_by_name(study.study)
     if found is None:
         client.create_experiment(study.study, artifact_location=artifacts_beside(uri))

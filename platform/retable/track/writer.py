@@ -175,7 +175,7 @@ class Writer:
 
     def _write_status(self, entry: Entry, run: Any) -> None:
         run_id = run.info.run_id
-        if entry.status in ("FINISHED", "FAILED"):
+        if entry.status in ("FINISHED", "FAILED", "KILLED"):
             self.client.set_terminated(run_id, entry.status, run.info.start_time + int(entry.seconds * 1000))
         else:
             self.client.update_run(run_id, status=entry.status)

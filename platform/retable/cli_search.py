@@ -1,0 +1,100 @@
+"""The commands of searches: parse, call, print. No logic. Registered by :mod:`retable.cli`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import typer
+from ruamel.yaml import YAML
+
+from retable.console import Data, Json, err, out, print_json
+from retable.study.problems import Problem, StudyError
+
+Study = Annotated[
+    str, typer.Argument(help="A study file, or the name of a shipped study (msfnet).", show_default=False)
+]
+Profile = Annotated[str | None, typer.Option(help="Overlay: paper, laptop, or your own. Default: the study's.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="path=value on top of everything, e.g. recipe.epochs=3.")]
+Storage = Annotated[
+    str | None, typer.Option(help="Run storage: folder or URL. Default: $RETABLE_STORAGE or ./.retable.")
+]
+Tracking = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow. Default: sqlite in the storage folder.")]
+Optuna = Annotated[
+    str | None, typer.Option("--optuna", help="Optuna's storage: URL or sqlite file. Default: in the storage folder.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(search)
+
+
+def search(
+    study: Study,
+    profile: Profile = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Budget: trials. Default: the study's.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Budget: epochs trained for the search.")] = None,
+    sampler: Annotated[
+        Literal["tpe", "random", "grid", "cmaes", "nsga2", "qmc"] | None, typer.Option(help="Default: the study's.")
+    ] = None,
+    scheduler: Annotated[
+        Literal["none", "asha", "median"] | None, typer.Option(help="Early stopping. Default: the study's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The sampler's seed. Trials train with seed 0.")] = 0,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Trials at once; 1 is reproducible. Default: as many as fit.")
+    ] = None,
+    set_: Set = None,
+    storage: Storage = None,
+    data: Data = None,
+    tracking: Tracking = None,
+    optuna: Optuna = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Do without MLflow: storage only.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Train nothing: print the trials that there are.")] = False,
+    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs for local training. Default: all.")] = None,
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster. Default: a private local Ray.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Search the study's hyperparameters: trials are runs, shared with its tables where configs are equal.
+
+    The same command again goes on where it was, after any kill; a larger budget extends the search.
+
+    Example: `retable search studies/msfnet.yaml --trials 24 --scheduler asha`
+    """
+    from retable.execute import search_driver as driver
+    from retable.report import trials as report
+    from retable.workspace import Workspace, open_study
+
+    workspace = Workspace.open(storage, data, tracking)
+    asked = driver.Asked(sampler, scheduler, trials, epochs, seed, concurrency)
+    hunt = driver.hunt_of(open_study(study), profile, settings(set_), asked)
+    code = 0
+    if show:
+        name, found = driver.read_trials(hunt, workspace, optuna)
+    else:
+        summary = driver.run_search(
+            hunt, workspace, err, asked, url=optuna, record=not offline, address=address, cpus=cpus
+        )
+        name, found, code = summary.name, summary.trials, summary.exit_code
+        for line in summary.lines():
+            err.print(line)
+    doc = report.document(name, hunt, found)
+    if as_json:
+        print_json(doc)
+    else:
+        out.print(report.table(doc))
+        for line in report.lines(doc):
+            out.print(line)
+    raise typer.Exit(code)
+
+
+def settings(pairs: list[str] | None) -> dict[str, Any]:
+    """``--set path=value`` as settings."""
+    yaml = YAML(typ="safe", pure=True)
+    found = {}
+    for pair in pairs or []:
+        path, equals, value = pair.partition("=")
+        if not equals:
+            raise StudyError([Problem("--set", 1, 1, pair, "has no value", hint="write --set path=value")])
+        found[path] = yaml.load(value)
+    return found
