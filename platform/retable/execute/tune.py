@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from retable.execute.sources import PlanSource, SourceSearcher, Supply, SupplySearcher
+from retable.execute.sources import PlanSearcher, PlanSource, SourceSearcher, Supply, SupplySearcher
 from retable.execute.trial import trial
 from retable.execute.work import Order
 from retable.track.storage import Storage, dump, now
@@ -116,9 +116,26 @@ def execute(orders: Sequence[Order], storage: Storage, watch: Watcher) -> Ending
             elif endings.deaths.get(run_id, 0) >= MAX_DEATHS:
                 endings.outcome[run_id] = give_up(order, storage)
                 del remaining[run_id]
+        _block(remaining, endings, watch)
         if remaining and endings.deaths == before:
             raise RuntimeError(f"Ray Tune stopped with {len(remaining)} runs left and none of them had started")
     return endings
+
+
+def _block(remaining: dict[str, Order], endings: Endings, watch: Watcher) -> None:
+    """Take out what cannot run because a run that it starts from has not come to its end."""
+    for run_id, order in list(remaining.items()):  # parents come before their children
+        lost = [p for p in order.parents if p in endings.outcome and endings.outcome[p][0] != "done"]
+        if lost:
+            reason = blocked_by(lost[0], endings.outcome[lost[0]][0])
+            endings.outcome[run_id] = "blocked", reason
+            del remaining[run_id]
+            watch("ended", run_id, {"status": "blocked", "reason": reason})
+
+
+def blocked_by(parent: str, status: str) -> str:
+    """Why a child is not run."""
+    return f"not run: parent failed ({parent})" if status == "failed" else f"not run: parent not finished ({parent})"
 
 
 def execute_supply(supply: Supply, watch: Watcher) -> Endings:
@@ -133,7 +150,7 @@ def execute_supply(supply: Supply, watch: Watcher) -> Endings:
 
 
 def _fit(orders: Mapping[str, Order], endings: Endings, watch: Watcher) -> None:
-    searcher = SourceSearcher(PlanSource(dict.fromkeys(orders, ())))
+    searcher = PlanSearcher(PlanSource({k: tuple(p for p in o.parents if p in orders) for k, o in orders.items()}))
     if not _tuned(searcher, orders, _concurrency(list(orders.values())), endings, watch):
         for run_id in set(searcher.runs.values()) - set(endings.outcome):
             endings.deaths[run_id] = endings.deaths.get(run_id, 0) + 1
