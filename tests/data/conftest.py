@@ -51,9 +51,10 @@ def write_video() -> WriteVideo:
         options: dict[str, str] | None = None,
         gop: int = 12,
         first: int = 0,
+        container_options: dict[str, str] | None = None,
     ) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(path), "w") as container:
+        with av.open(str(path), "w", options=container_options or {}) as container:
             stream = container.add_stream(codec, rate=25)
             assert isinstance(stream, VideoStream)
             stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from retable.data.errors import DamagedVideo
 from retable.data.imagefolder import frame_files
+from retable.data.whole import is_cut_off
 
 Frames = NDArray[np.uint8]
 """``(T, H, W, 3)`` uint8 RGB."""
@@ -102,6 +103,8 @@ def _pictures(path: Path | str) -> Iterator[VideoFrame]:
                     if frame.is_corrupt:
                         raise DamagedVideo(path, "the decoder flags a frame as corrupt")
                     yield frame
+        if is_cut_off(path):
+            raise DamagedVideo(path, "the file is cut off")
     except (av.error.FFmpegError, OSError) as error:
         raise DamagedVideo(path, str(error)) from error
 

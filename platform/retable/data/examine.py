@@ -19,6 +19,7 @@ from retable.data.errors import DamagedVideo
 from retable.data.imagefolder import frame_files
 from retable.data.manifest import hash_video, video_state
 from retable.data.packets import DISPOSABLE, KEY, Stream, Table, h264_flags, h264_length_size, read_packets
+from retable.data.whole import is_cut_off
 
 DIRECT, PACKETS, SEQUENTIAL = "direct", "packets", "sequential"
 """How frames are reached: packets lie whole in the file; packets come from the demuxer only; from the start only."""
@@ -121,7 +122,7 @@ def _video(file: Path, entry: Entry) -> Entry:
         probes = _probes(flags)
         seen = _decode(demuxed, probes, finish=not reason)
         name, rate = container.format.name, float(stream.average_rate or 25)
-    reason = seen.reason or reason or ("" if seen.packets else "no frame in it")
+    reason = seen.reason or reason or _end(file, seen)
     table = _table(demuxed, flags, seen)
     times, duration = _times(demuxed, seen, rate)
     found = replace(entry, reason=reason, container=name, frames=len(seen.packets), times=times, duration=duration)
@@ -136,6 +137,13 @@ def _video(file: Path, entry: Entry) -> Entry:
     offsets = np.array([d.offset for d in demuxed], np.int64)
     direct = bool((offsets >= 0).all())
     return replace(found, access=DIRECT if direct else PACKETS, offsets=offsets if direct else entry.offsets)
+
+
+def _end(file: Path, seen: _Seen) -> str:
+    """What is wrong with a video that decodes to its end, if anything is."""
+    if is_cut_off(file):
+        return "the file is cut off"
+    return "" if seen.packets else "no frame in it"
 
 
 def _mpeg4_headers(first: bytes) -> bytes:

@@ -89,7 +89,7 @@ def load_index(file: Path) -> Index:
         DatasetError: there is none, or the file is something else.
     """
     try:
-        table = pq.read_table(file)
+        table = read_parquet(file.read_bytes())
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{file} is no index ({error}): make it with retable data index") from error
     if not table.schema.equals(COLUMNS):
@@ -97,12 +97,19 @@ def load_index(file: Path) -> Index:
     return Index(table)
 
 
+def read_parquet(content: bytes) -> pa.Table:
+    """A table, read in this thread: Arrow's own threads can end a process badly that is about to exit."""
+    return pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
+
+
 def all_videos(manifest: Manifest) -> list[str]:
     """Paths of the videos of every split that can be read, sorted.
 
     Raises:
-        DatasetError: no split can be read; the reason is that of the first.
+        DatasetError: no split can be read (the reason is that of the first), or the dataset is a pack, without files.
     """
+    if manifest.contents is not None:
+        raise DatasetError(f"dataset {manifest.name}: {manifest.root} is a pack: it has its index, but no video file")
     found: set[str] = set()
     faults: list[DatasetError] = []
     for split in manifest.layout.splits:

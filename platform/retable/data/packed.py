@@ -14,7 +14,6 @@ whose packets do not tell its frames apart (access ``sequential``) is there as t
 
 from __future__ import annotations
 
-import io
 import json
 import mmap
 import os
@@ -30,11 +29,11 @@ from typing import Any, Protocol
 import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from retable.data.decode import Frames, read_frames, target_size
 from retable.data.errors import DamagedVideo, DatasetError
 from retable.data.examine import SEQUENTIAL
+from retable.data.index import read_parquet
 from retable.data.packets import Stream, Table, read_packets
 from retable.data.packlist import CARD, INDEX
 
@@ -224,7 +223,7 @@ def open_pack(place: Path | str) -> Pack:
     source: Bytes = RemoteBytes(text.rstrip("/")) if "://" in text else LocalBytes(Path(place))
     try:
         card = json.loads(source.whole(CARD))
-        rows = pq.read_table(io.BytesIO(source.whole(INDEX)))
+        rows = read_parquet(source.whole(INDEX))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DatasetError(f"there is no pack at {text} ({error}): make it with retable data pack") from error
     if card.get("schema") != SCHEMA:

@@ -52,7 +52,7 @@ def packed_contents(folder: Path) -> Mapping[str, str]:
     """SHA-256 of the video files that were packed, by path."""
     import pyarrow.parquet as pq  # planning without a pack does not pay for it
 
-    rows = pq.read_table(folder / INDEX, columns=["path", "content"])
+    rows = pq.read_table(folder / INDEX, columns=["path", "content"], use_threads=False, pre_buffer=False)
     return dict(zip(rows.column("path").to_pylist(), rows.column("content").to_pylist(), strict=True))
 
 

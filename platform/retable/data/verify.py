@@ -14,7 +14,7 @@ from retable.data.errors import DamagedVideo, DatasetError
 from retable.data.layouts import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Item, Listing
 from retable.data.manifest import Manifest, content_hashes
 
-Kind = Literal["lists", "count", "missing", "vanished", "extra", "duplicate", "damaged"]
+Kind = Literal["lists", "count", "missing", "vanished", "extra", "duplicate", "damaged", "stale"]
 Progress = Callable[[int, int], None]
 """Called with (videos decoded, videos in all)."""
 
@@ -38,6 +38,8 @@ def verify(manifest: Manifest, *, progress: Progress | None = None, workers: int
     - ``extra``: a video on disk that no list names, not even as unused;
     - ``duplicate``: several videos with the same content, and whether that puts test videos into training;
     - ``damaged``: a video that does not decode to its end.
+
+    ``stale`` findings are those of ``check.py``: an index or pack that is older than the videos.
 
     ``workers`` threads decode (default: all cores); frames are not kept.
     """
