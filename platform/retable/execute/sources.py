@@ -57,6 +57,9 @@ class PlanSource:
 class SourceSearcher(Searcher):
     """Ray Tune's search algorithm over a :class:`Source`. A Tune config holds only the run id."""
 
+    lost: tuple[str, ...] = ("failed",)
+    """How runs end that have not given what they were to give."""
+
     def __init__(self, source: Source):
         super().__init__(metric="epoch", mode="max")
         self.source = source
@@ -74,7 +77,7 @@ class SourceSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if trial_id in self.runs:
-            self.source.ended(self.runs[trial_id], ok=not error and (result or {}).get("status") != "failed")
+            self.source.ended(self.runs[trial_id], ok=not error and (result or {}).get("status") not in self.lost)
 
     def _config(self, run_id: str) -> dict[str, Any]:
         return {"run": run_id}
@@ -87,6 +90,12 @@ class SourceSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore."""
+
+
+class PlanSearcher(SourceSearcher):
+    """The same over a :class:`PlanSource`: what somebody else trains, or could not end, gives its children nothing."""
+
+    lost = ("failed", "claimed", "environment")
 
 
 class SupplySearcher(SourceSearcher):
