@@ -209,9 +209,8 @@ def _have() -> dict[str, float]:
 
 def _resources(order: Order) -> tune.PlacementGroupFactory:
     if order.workers > 1:
-        return tune.PlacementGroupFactory(
-            [{"memory": 1e6}]
-        )  # its workers hold the CPUs and GPUs; with CPUs of its own it could wait for ever
+        # Its workers hold the CPUs and GPUs; with CPUs of its own it could wait for ever.
+        return tune.PlacementGroupFactory([{"memory": 1e6}])
     asked = {"CPU": order.resources.cpus_per_worker, "GPU": order.resources.gpus_per_worker}
     return tune.PlacementGroupFactory([{kind: n for kind, n in asked.items() if n}])
 
@@ -241,6 +240,7 @@ def give_up(order: Order, storage: Storage) -> tuple[str, str]:
         "environment": {},
         "finished": now(),
     }
+    storage.put_new(f"{order.folder}/spec.json", dump(order.spec))  # a process may die before it writes anything
     storage.put_new(f"{order.folder}/result.json", dump(result))
     return "failed", reason
 
