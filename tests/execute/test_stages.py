@@ -67,9 +67,17 @@ def test_heads_share_the_features_of_one_frozen_network(workspace: Workspace) ->
     told = [list(workspace.storage.epochs(head.run_id))[-1] for head in heads]
     assert 0.0 < told[0]["train/judged_false"] == told[1]["train/judged_false"] < 1.0
     assert ["train/loss.attention" in line for line in told] == [True, False]
-    trunk = {name for name in weights(workspace, heads[0].run_id) if name.startswith("trunk")}
-    assert trunk == set()
+    assert {name.split(".")[0] for name in weights(workspace, heads[0].run_id)} == {"key_frames", "fc"}
     assert [cell["status"] for cell in table(workspace, FEATURES)] == ["done", "done"]
+
+
+def test_a_head_begins_with_the_classifier_of_the_frozen_network(workspace: Workspace) -> None:
+    text = FEATURES.replace("recipe: {lr: 1.0e-3, epochs: 2,", "recipe: {lr: 1.0e-7, epochs: 2,")
+    parent, head, _ = orders(workspace, text)
+    for order in (parent, head):
+        carry_out(order, here(order))
+    before, after = weights(workspace, parent.run_id), weights(workspace, head.run_id)
+    torch.testing.assert_close(after["fc.weight"], before["fc.weight"], atol=1e-5, rtol=0)
 
 
 def test_features_are_those_that_the_network_gives_in_evaluation(workspace: Workspace) -> None:

@@ -29,7 +29,7 @@ from retable.train.evaluate import evaluate, load_model
 from retable.train.job import Job
 from retable.train.loop import train
 from retable.train.scores import Scores, metrics
-from retable.train.stages import StageError, final_weights, open_features
+from retable.train.stages import StageError, final_weights, open_features, start_of
 
 Report = Callable[[dict[str, Any]], None]
 """Told ``{"epoch": ..., metrics}`` after every epoch."""
@@ -179,7 +179,7 @@ def train_and_score(
         state = _same_for_all(state)
     if state is not None and rank == 0:
         _complete_epochs(storage, order, attempt, state)
-    start = earlier(storage, order)[1].model if order.use == "weights" and state is None else None
+    start = start_of(earlier(storage, order)[1], config, order.use) if order.use and state is None else None
     model = train(job, data, sink, state=state, start=start, device=device, rank=rank, world=world)
     for view in missing_views(storage, order):
         judged = model if view.protocol.checkpoint == "last" else _best_model(storage, order, device)

@@ -50,8 +50,8 @@ def train(
     finished state only gives its model back. With ``world > 1`` the caller has set up the process group and calls this
     on every rank with the same state; rank 0 alone calls the sink.
 
-    ``start`` are an earlier stage's weights, every one of which must fit; without them and without ``state`` training
-    begins as the config's ``weights`` say.
+    ``start`` are weights of an earlier stage, each of which must fit; the others are drawn. Without it and without
+    ``state`` training begins as the config's ``weights`` say.
 
     Raises:
         CheckpointMismatch: ``state`` is of another config or seed.
@@ -68,7 +68,7 @@ def train(
         if state is not None:
             run.restore(unpack(state))
         elif start is not None:
-            load_weights(run.model, start)
+            load_weights(run.model, {**run.model.state_dict(), **start})
         else:
             load_pretrained(run.model, job.config.model)
         while run.epoch < recipe.epochs:

@@ -75,6 +75,21 @@ def refuse_misfits(parent: Config, child: Config, use: str) -> None:
         )
 
 
+def start_of(state: State, child: Config, use: str) -> dict[str, Tensor]:
+    """The earlier stage's tensors that training begins with: all of them, or for ``features`` those of the head (the
+    classifier) that the frozen network had already.
+
+    Raises:
+        StageError: not all of them fit.
+    """
+    with torch.device("meta"):
+        ours = build_model(child).state_dict()
+    if use == "weights":
+        _same_tensors(state.model, ours)
+        return state.model
+    return {name: t for name, t in state.model.items() if name in ours and ours[name].shape == t.shape}
+
+
 def _same_tensors(theirs: dict[str, Tensor], ours: dict[str, Tensor]) -> None:
     for name in sorted(theirs.keys() | ours.keys()):
         shapes = [tuple(state[name].shape) if name in state else None for state in (theirs, ours)]
