@@ -131,7 +131,7 @@ class Workspace:
         for table in study.tables:
             if matches(table.id, tables or ()):
                 urls = view.links(base, experiment, table.id, profile or study.default_profile)
-                found[f"{table.cite or table.id} as printed"] = urls["table"]
+                found[f"{table.cite} as printed" if table.cite else table.id] = urls["table"]
                 found[f"{table.cite or table.id}, runs compared"] = urls["runs"]
         return found
 
