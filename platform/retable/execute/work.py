@@ -28,6 +28,7 @@ from retable.train.checkpoint import CheckpointMismatch, CorruptCheckpoint, Stat
 from retable.train.evaluate import evaluate, load_model
 from retable.train.job import Job
 from retable.train.loop import train
+from retable.train.model import inputs
 from retable.train.scores import Scores, metrics
 from retable.train.stages import StageError, final_weights, open_features, start_of
 
@@ -192,7 +193,7 @@ def train_and_score(
 
 
 def open_data(order: Order, progress: Progress | None = None) -> RunData:
-    """The dataset of an order, frames cached."""
+    """What the model of an order reads of its dataset, frames and flow cached."""
     config = order.config
     name = config.data.dataset
     recipe = config.recipe
@@ -203,6 +204,7 @@ def open_data(order: Order, progress: Progress | None = None) -> RunData:
         cache_dir=Path(order.places.cache),
         loader_workers=order.resources.loader_workers,
         progress=progress,
+        inputs=inputs(config),
     )
 
 
