@@ -66,7 +66,7 @@ def test_every_cell_without_a_value_has_its_reason(doc: Json) -> None:
         ("t2.se.split2", "running", "Seed 0: not finished: 2 of 4 epochs."),
         ("t2.se.mean", "running", "Seed 0: not finished: 2 of 4 epochs."),
         ("t2.plain.flow", "unsupported", "The model msfnet does not read the stream flow."),
-        ("t2.plain.both", "unsupported", "Fusing the scores of several runs is not supported yet."),
+        ("t2.plain.both", "unsupported", "The model msfnet does not read the stream flow."),
     ],
 )
 def test_status_and_reason(doc: Json, place: str, status: str, note: str | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from retable.study.cells import Combine, Demand, Demands, Score, Tree, demands, matches, varied_paths
+from retable.study.plan import check
 from retable.study.resolve import Resolved, leaves
 from tests.study.sample import place, sample, spoilt
 
@@ -124,8 +125,19 @@ def test_a_mean_of_columns_has_the_trees_of_its_operands() -> None:
     assert [r.config.data.split for r in scores(demand.tree)] == [1, 2]
 
 
+FUSED = ("mean: {mean_of: [split1, split2]}", "mean: {fuse: [split1, split2], weights: [1, 1.5]}")
+
+
+def test_scores_of_different_videos_are_not_fused() -> None:
+    loaded = sample(FUSED)
+    (problem,) = check(loaded)
+    assert problem.path == "data.split"
+    assert problem.message == "scores of different videos cannot be fused: 1 here, 2 there"
+    assert (problem.line, problem.column) == place(spoilt(FUSED), "fuse: [")
+
+
 def test_a_fused_column_keeps_its_weights() -> None:
-    loaded = sample(("mean: {mean_of: [split1, split2]}", "mean: {fuse: [split1, split2], weights: [1, 1.5]}"))
+    loaded = sample(FUSED, ("set: {data.split: 2}", "set: {recipe.lr: 0.5}"))
     tree = cell(demands(loaded.study, "paper"), "plain", "mean").tree
     assert isinstance(tree, Combine)
     assert (tree.kind, tree.weights) == ("fuse", (1.0, 1.5))

@@ -104,7 +104,6 @@ def test_a_sound_search_has_no_faults() -> None:
         ("choice: [3, 4]", "choice: [3, 3]", "model.groups: {choice", "twice"),
         ("choice: [3, 4]", "choice: []", "choice: []", "at least 1"),
         ("maximize: top1", "maximize: top2", "objective:", "unknown metric 'top2'"),
-        ("maximize: top1", "maximize: map", "objective:", "no run reports"),
         ("maximize: top1", "minimize: params", "search:", "must be measured"),
         ("[se]}}", "[cbam]}}", "model.attention: [cbam]", "never 'cbam'"),
         ("when: {model.attention", "when: {model.atention", "model.atention", "did you mean 'model.attention'"),

@@ -154,11 +154,11 @@ def test_operands_that_nothing_printed_needs_are_not_trained() -> None:
     assert {c.hole for c in hidden.cells if c.row == "none"} == {"not in the paper"}
 
 
-def test_two_metrics_of_one_fusion_share_it_and_only_one_cannot_be_computed() -> None:
+def test_two_metrics_of_one_fusion_share_it() -> None:
     hidden = plan(tables=["t3"], rows=["one"])
     two, precision = hidden.cells[-2:]
     assert two.evaluation == precision.evaluation
-    assert (two.unsupported, precision.unsupported) == (None, "mean average precision cannot be computed yet")
+    assert (two.metric, precision.metric) == ("top1", "map")
 
 
 WHERE = "  laptop: {recipe: {epochs: 2}, where: [WHAT]}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from retable.study.plan import FUSE_UNSUPPORTED, Evaluation, Plan, Training
+from retable.study.plan import Evaluation, Plan, Training
 from retable.track.records import RunRecord
+from retable.track.scores import Mismatch, Scores, fuse, metrics
 
 WORST_FIRST = ("unsupported", "failed", "running", "missing")
 
@@ -34,6 +35,7 @@ class Reader:
     def __init__(self, plan: Plan, records: Mapping[str, RunRecord]):
         self.plan = plan
         self.notes: dict[str, str] = {}
+        self._fusions: dict[tuple[str, int], dict[str, float] | Hole] = {}
         by_config: dict[str, dict[int, RunRecord]] = {}
         configs: dict[str, set[str]] = {}
         for record in records.values():
@@ -62,7 +64,7 @@ class Reader:
         """The evaluation's metric for one seed."""
         node = self.plan.evaluations[evaluation]
         if node.kind == "fuse":
-            return Hole("unsupported", FUSE_UNSUPPORTED)
+            return self._fused(evaluation, metric, seed)
         if node.kind == "mean":
             return self._mean(node, metric, seed)
         return self._scored(self.plan.trainings[str(node.config_id)], str(node.view), metric, seed)
@@ -71,11 +73,45 @@ class Reader:
         parts = [self.read(part, metric, seed) for part in node.parts]
         holes = [part for part in parts if isinstance(part, Hole)]
         if holes:
-            return min(holes, key=lambda hole: WORST_FIRST.index(hole.status))
+            return _worst(holes)
         values = [part.value for part in parts if isinstance(part, Value)]
         return Value(seed, sum(w * v for w, v in zip(node.weights, values, strict=True)), None)
 
-    def _scored(self, training: Training, view: str, metric: str, seed: int) -> Value | Hole:
+    def _fused(self, evaluation: str, metric: str, seed: int) -> Value | Hole:
+        """Fused once for all its metrics."""
+        if (evaluation, seed) not in self._fusions:
+            scores = self._scores(evaluation, seed)
+            self._fusions[evaluation, seed] = scores if isinstance(scores, Hole) else metrics(scores)
+        found = self._fusions[evaluation, seed]
+        if isinstance(found, Hole):
+            return found
+        if metric not in found:
+            return Hole("missing", f"the fused scores have no {metric}")
+        return Value(seed, found[metric], None)
+
+    def _scores(self, evaluation: str, seed: int) -> Scores | Hole:
+        """Per-video scores: a run's own as recorded, or the weighted mean of several."""
+        node = self.plan.evaluations[evaluation]
+        if node.kind == "scores":
+            return self._own_scores(self.plan.trainings[str(node.config_id)], str(node.view), seed)
+        parts = [self._scores(part, seed) for part in node.parts]
+        holes = [part for part in parts if isinstance(part, Hole)]
+        if holes:
+            return _worst(holes)
+        try:
+            return fuse([part for part in parts if isinstance(part, Scores)], node.weights)
+        except Mismatch as error:
+            return Hole("failed", f"cannot be fused: {error}")
+
+    def _own_scores(self, training: Training, view: str, seed: int) -> Scores | Hole:
+        record = self._run(training, seed)
+        if isinstance(record, Hole):
+            return record
+        scores = record.scores(_view_key(training, view, record))
+        return scores or Hole("missing", "trained, but its per-video scores are not recorded under this protocol")
+
+    def _run(self, training: Training, seed: int) -> RunRecord | Hole:
+        """The finished run, or why there is none."""
         if training.unsupported is not None:
             return Hole("unsupported", training.unsupported)
         record = self.found[training.config_id].get(seed)
@@ -87,8 +123,17 @@ class Reader:
         if record.status == "partial":
             epochs = training.config.recipe.epochs
             return Hole("running", f"not finished: {len(record.epochs)} of {epochs} epochs")
-        scores = record.evaluations.get(_view_key(training, view, record))
-        if scores is None or metric not in scores:
+        return record
+
+    def _scored(self, training: Training, view: str, metric: str, seed: int) -> Value | Hole:
+        record = self._run(training, seed)
+        if isinstance(record, Hole):
+            return record
+        key = _view_key(training, view, record)
+        scores = record.evaluations.get(key, {})
+        if metric not in scores and (recorded := record.scores(key)) is not None:
+            scores = metrics(recorded)  # recorded before there was this metric
+        if metric not in scores:
             return Hole("missing", f"trained, but {metric} is not recorded under this protocol")
         return Value(seed, scores[metric], record.run_id)
 
@@ -115,6 +160,10 @@ class Reader:
             name = training.config.data.dataset
             self.notes[name] = f"There are records of {len(versions)} versions of {name}; those of one are shown."
         return by_config[versions[0]]
+
+
+def _worst(holes: Iterable[Hole]) -> Hole:
+    return min(holes, key=lambda hole: WORST_FIRST.index(hole.status))
 
 
 def _view_key(training: Training, view: str, record: RunRecord) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from retable.study import stages
+from retable.study import fusion, stages
 from retable.study.problems import YamlPath
 from retable.study.resolve import Fault, Leaf, Leaves, Resolved, Unresolvable, leaves, overlay, profile_leaves, resolve
 from retable.study.schema import (
@@ -99,6 +99,11 @@ def demands(
                     for fault in error.faults:
                         faults.setdefault((fault.path, fault.origin, fault.message), asker.named(name, fault))
     return Demands(tuple(cells), tuple(faults.values()))
+
+
+def scored(tree: Tree) -> list[Resolved]:
+    """The settings of every training whose scores an evaluation is made of."""
+    return [tree.resolved] if isinstance(tree, Score) else [r for part in tree.parts for r in scored(part)]
 
 
 def matches(name: str, globs: Iterable[str]) -> bool:
@@ -193,7 +198,7 @@ class _Asker:
         column = self.table.columns[name]
         if column.fuse:
             parts = tuple(self._column(n, extra) for n in column.fuse)
-            return Combine("fuse", parts, column.weights or _equal(len(parts)))
+            return self._fuse(parts, column.weights, ("tables", self.t, "columns", name, "fuse"))
         if column.mean_of:
             parts = tuple(self._column(n, extra) for n in column.mean_of)
             return Combine("mean", parts, _equal(len(parts)))
@@ -206,7 +211,13 @@ class _Asker:
             return inner(extra)
         origin: YamlPath = ("tables", self.t, "rows", self.r, f"{kind}_over")
         parts = tuple(inner(extra | {over.path: Leaf(value, origin)}) for value in over.values)
+        if kind == "fuse":
+            return self._fuse(parts, over.weights, origin)
         return Combine(kind, parts, over.weights or _equal(len(parts)))
+
+    def _fuse(self, parts: tuple[Tree, ...], weights: tuple[float, ...], origin: YamlPath) -> Combine:
+        fusion.refuse_other_videos([resolved for part in parts for resolved in scored(part)], origin)
+        return Combine("fuse", parts, weights or _equal(len(parts)))
 
     def _score(self, name: str, extra: Leaves) -> Score:
         start, origin = self._init_from

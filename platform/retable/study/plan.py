@@ -22,7 +22,6 @@ from retable.weights import sources
 
 Subset = Literal["test", "val"]
 Use = Literal["weights", "features"]
-FUSE_UNSUPPORTED = "fusing the scores of several runs is not supported yet"
 
 
 @dataclass(frozen=True)
@@ -180,8 +179,7 @@ class Plan:
         if node.config_id is not None:
             reason = self.trainings[node.config_id].unsupported
             return reason.split("; ") if reason else []
-        own = [FUSE_UNSUPPORTED] if node.kind == "fuse" else []
-        return own + [reason for part in node.parts for reason in self._reasons(part)]
+        return [reason for part in node.parts for reason in self._reasons(part)]
 
     @cached_property
     def users(self) -> dict[str, tuple[Cell, ...]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +16,7 @@ from retable.track.connection import sqlite_path
 from retable.track.entries import CONTENT, KIND
 from retable.track.record import session
 from retable.track.records import RunRecord
+from retable.track.scores import Scores
 from retable.track.writer import found_runs
 
 FILES = ("spec.json", "result.json")
@@ -36,7 +39,7 @@ def read(uri: str, study: str) -> dict[str, RunRecord]:
         found = found_runs(mlflow.client, experiment.experiment_id, f"tags.`{KIND}` = 'run'")
         complete = [run for run in found if CONTENT in run.data.tags]
         with ThreadPoolExecutor(DOWNLOADS) as pool:
-            records = list(pool.map(lambda run: _record(mlflow.client, run), complete))
+            records = list(pool.map(lambda run: _record(uri, mlflow.client, run), complete))
     return {record.run_id: record for record in records}
 
 
@@ -54,13 +57,29 @@ def experiment_id(uri: str, study: str) -> str | None:
         return None if found is None else str(found.experiment_id)
 
 
-def _record(client: Any, run: Any) -> RunRecord:
+def _record(uri: str, client: Any, run: Any) -> RunRecord:
     folder = _local_folder(run.info.artifact_uri)
+    found = runs.read_record(_files(client, run, folder))
+    return replace(found, scores=partial(_scores, uri, run.info.run_id, folder))
+
+
+def _scores(uri: str, mlflow_run: str, folder: Path | None, view: str) -> Scores | None:
+    """The per-video scores among a run's artifacts, fetched when somebody asks for them."""
+    name = f"scores/{view}.parquet"
     if folder is not None:
-        return runs.read_record({name: (folder / name).read_bytes() for name in FILES})
+        return Scores.from_parquet(folder / name) if (folder / name).is_file() else None
+    with session(uri) as mlflow, tempfile.TemporaryDirectory(prefix="retable-mlflow-") as place:
+        if name not in {file.path for file in mlflow.client.list_artifacts(mlflow_run, "scores")}:
+            return None
+        return Scores.from_parquet(mlflow.client.download_artifacts(mlflow_run, name, place))
+
+
+def _files(client: Any, run: Any, folder: Path | None) -> dict[str, bytes]:
+    if folder is not None:
+        return {name: (folder / name).read_bytes() for name in FILES}
     with tempfile.TemporaryDirectory(prefix="retable-mlflow-") as place:
         paths = {name: client.download_artifacts(run.info.run_id, name, place) for name in FILES}
-        return runs.read_record({name: Path(path).read_bytes() for name, path in paths.items()})
+        return {name: Path(path).read_bytes() for name, path in paths.items()}
 
 
 def _local_folder(uri: str) -> Path | None:

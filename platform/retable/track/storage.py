@@ -9,12 +9,14 @@ heartbeat); then ``epochs/<epoch>.<attempt>.json``, ``ckpt/<last|best>.<attempt>
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
@@ -23,6 +25,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from retable.track.records import RunRecord
+from retable.track.scores import Scores
 
 
 class StorageError(OSError):
@@ -165,6 +168,7 @@ class Storage:
         epochs = tuple(self.epochs(run_id))
         if result is None:
             return RunRecord(spec, "partial", epochs=epochs, attempts=attempts)
+        scores = partial(self.scores, run_id)
         return RunRecord(
             spec,
             result["status"],
@@ -174,7 +178,23 @@ class Storage:
             result.get("cost", {}),
             result.get("environment", {}),
             attempts,
+            scores,
         )
+
+    def scores(self, run_id: str, view: str) -> Scores | None:
+        """A run's per-video scores under a view (its key); None if there are none.
+
+        Raises:
+            StorageError: they are damaged.
+        """
+        name = f"runs/{run_id}/scores/{view}.parquet"
+        data = self.get(name)
+        if data is None:
+            return None
+        try:
+            return Scores.from_parquet(io.BytesIO(data))
+        except (ValueError, KeyError) as error:  # pyarrow's errors of reading are ValueErrors
+            raise self._damaged(name, str(error)) from error
 
     def epochs(self, run_id: str) -> Iterator[dict[str, float]]:
         """Each finished epoch's metrics, in order; the first attempt to finish an epoch is the one that counts."""
