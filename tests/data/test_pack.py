@@ -17,10 +17,12 @@ import pytest
 
 from retable.data import cache, pack
 from retable.data.clips import open_clips, pack_folder
+from retable.data.config import Clip, Data, Protocol
 from retable.data.decode import decode_all, read_frames
 from retable.data.errors import DamagedVideo, DatasetError, DiskFull
 from retable.data.index import Index
 from retable.data.indexing import alone, build_index
+from retable.data.loader import Augment, open_run_data
 from retable.data.manifest import Manifest, content_key, fingerprint, open_dataset
 from retable.data.pack import build_pack
 from retable.data.packed import Pack, open_pack
@@ -248,3 +250,25 @@ def test_what_is_no_pack_says_so(tmp_path: Path, dataset: Manifest, index: Index
     card.write_text(json.dumps({**json.loads(card.read_text()), "schema": 99}))
     with pytest.raises(DatasetError, match="another version"):
         open_pack(tmp_path / "p")
+
+
+def test_batches_from_a_pack_are_those_from_the_files(tiny_motions: Manifest, tmp_path: Path) -> None:
+    root = tmp_path / "motions-tiny"
+    shutil.copytree(tiny_motions.root, root)
+    dataset = open_dataset("motions-tiny", root)
+    data = Data(dataset="motions-tiny", clip=Clip(frames=4, size=16, resize=20))
+
+    def batches(manifest: Manifest, cache_dir: str, limit: int) -> list[bytes]:
+        run = open_run_data(
+            manifest, data, augment=Augment(contrast=0.2), cache_dir=tmp_path / cache_dir, cache_limit=limit
+        )
+        taken = [*run.train_batches(0, 8, seed=0), *run.eval_batches("test", Protocol(clips=2, crops="three"), 8)]
+        return [batch.clips["rgb"].numpy().tobytes() for batch in taken]
+
+    expected = batches(dataset, "a", cache.DEFAULT_LIMIT)
+    build_pack(dataset, build_index(dataset, processes=0), tmp_path / "there" / "motions-tiny")
+    packed = open_dataset("motions-tiny", tmp_path / "there" / "motions-tiny")
+    assert batches(dataset, "b", 0) == expected  # by the index
+    shutil.rmtree(root)
+    assert batches(packed, "c", 0) == expected  # from the pack
+    assert batches(packed, "d", cache.DEFAULT_LIMIT) == expected  # from a cache made of the pack
