@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -27,6 +28,7 @@ Optuna = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(search)
+    app.command()(ablate)
 
 
 def search(
@@ -86,6 +88,42 @@ def search(
         for line in report.lines(doc):
             out.print(line)
     raise typer.Exit(code)
+
+
+def ablate(
+    study: Study,
+    origin: Annotated[
+        str, typer.Option("--from", help="best: of the study's search; or a run's id, or the beginning of one.")
+    ] = "best",
+    knobs: Annotated[
+        list[str] | None, typer.Option(help="Only these settings; may be repeated. Default: all that differ.")
+    ] = None,
+    profile: Profile = None,
+    target: Annotated[Path | None, typer.Option("--out", help="Default: STUDY-ablation.yaml, here.")] = None,
+    set_: Set = None,
+    storage: Storage = None,
+    data: Data = None,
+    optuna: Optuna = None,
+) -> None:
+    """Write a study that takes a configuration apart: each setting put back, and each alone, on the study's base.
+
+    Example: `retable ablate studies/msfnet.yaml --from best`
+    """
+    from retable.execute import search_driver as driver
+    from retable.workspace import Workspace, open_study
+
+    loaded = open_study(study)
+    workspace = Workspace.open(storage, data)
+    made = driver.ablation(loaded, workspace, origin, profile=profile, settings=settings(set_), knobs=knobs, url=optuna)
+    place = target or Path(f"{loaded.study.study}-ablation.yaml")
+    if place.exists():
+        raise StudyError([Problem(str(place), 1, 1, "--out", "is there already", hint="name another file with --out")])
+    place.write_text(made.text)
+    for path, (mine, theirs) in made.knobs.items():
+        out.print(f"{path}: {mine} in the study, {theirs} in the configuration")
+    for label, reason in made.impossible.items():
+        err.print(f"no row {label!r}, which is no valid config: {reason}")
+    out.print(f"{place} is a study. Next: retable run {place} --seeds 5")
 
 
 def settings(pairs: list[str] | None) -> dict[str, Any]:
