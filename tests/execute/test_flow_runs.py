@@ -53,6 +53,7 @@ def test_a_run_that_reads_flow_trains_and_is_scored(workspace: Workspace, row: s
     assert 0 <= record.evaluations[order.views[0].key]["top1"] <= 100
     assert record.spec["config"]["data"]["flow"] == {"method": "dis", "bound": 4.0, "weights": None}
     assert record.spec["semantics"]["flow"] == 1
+    assert record.environment["opencv-contrib-python-headless"]
 
 
 def test_how_flow_is_computed_is_part_of_the_identity_of_runs_that_read_it_only(workspace: Workspace) -> None:
@@ -64,6 +65,13 @@ def test_how_flow_is_computed_is_part_of_the_identity_of_runs_that_read_it_only(
     assert "flow" not in dis["rgb"].spec["config"]["data"]
     assert "flow" not in dis["rgb"].spec["semantics"]
     assert without["flow"].spec["config"]["data"]["flow"] == {"method": "tvl1", "bound": 20.0, "weights": None}
+
+
+def test_a_plan_says_how_large_the_flow_is(workspace: Workspace) -> None:
+    sizes = workspace.cache_bytes(workspace.plan(study(TEXT)))
+    frames = sizes["motions-jhmdb@18"]
+    assert frames
+    assert sizes == {"motions-jhmdb@18": frames, "motions-jhmdb@18, dis flow": frames * 2 // 3}
 
 
 def test_a_run_whose_flow_cannot_be_computed_is_refused_by_name_before_training(

@@ -6,11 +6,13 @@ and down (y), in pixels.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
 import itertools
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,19 @@ def quantise(fields: Fields, bound: float) -> Codes:
 def dequantise(codes: Codes, bound: float) -> Fields:
     """Displacements in pixels of what :func:`quantise` made."""
     return (codes.astype(np.float32) - 128) * np.float32(2 * bound / 255)
+
+
+def library(flow: Flow | None) -> dict[str, str]:
+    """Name and version of the library that computes ``flow``; empty without flow. Other versions may give other bytes.
+
+    A run that finds its flow computed may have it from another version than the one that is named here.
+    """
+    if flow is None:
+        return {}
+    name = "torchvision" if flow.method == "raft" else "opencv-contrib-python-headless"
+    with contextlib.suppress(PackageNotFoundError):
+        return {name: version(name)}
+    return {}
 
 
 def weights_file(flow: Flow) -> Path:

@@ -18,6 +18,7 @@ from retable import __version__
 from retable.data.cache import Progress
 from retable.data.errors import DataError
 from retable.data.features import FeatureData, Source
+from retable.data.flow import library as flow_library
 from retable.data.loader import Augment, RunData, open_run_data
 from retable.data.manifest import dataset_folder, open_dataset
 from retable.study.config import Config, Protocol, Resources
@@ -172,7 +173,8 @@ def train_and_score(
     config = order.config
     job = Job(config, int(order.spec["seed"]), order.resources)
     if rank == 0:
-        storage.put_json(f"{order.folder}/attempts/{attempt}/environment.json", environment(device))
+        found = environment(device) | flow_library(config.data.flow)
+        storage.put_json(f"{order.folder}/attempts/{attempt}/environment.json", found)
     data = features_of(order, device) if order.use == "features" else open_data(order)
     sink = _Sink(storage, order, attempt, report)
     state = newest_state(storage, order) if world == 1 or rank == 0 else None
