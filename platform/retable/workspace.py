@@ -118,33 +118,6 @@ class Workspace:
                 found[f"{key}, {data.flow.method} flow"] = None if size is None else size * 2 // 3
         return found
 
-    def feature_bytes(self, plan: Plan) -> dict[str, int | None]:
-        """Bytes of cached features by the run that gives them; None where the dataset is not at hand."""
-        sets: dict[str, dict[tuple[Any, ...], int | None]] = {}
-        for run in plan.runs:
-            if run.training.use == "features":
-                (parent,) = run.parents
-                sets.setdefault(parent, {}).update(self._feature_sets(run.training))
-        totals = {parent: list(sizes.values()) for parent, sizes in sets.items()}
-        return {p: None if None in sizes else sum(size or 0 for size in sizes) for p, sizes in totals.items()}
-
-    def _feature_sets(self, training: Training) -> dict[tuple[Any, ...], int | None]:
-        """Size of each set of views that a training on features reads: while training, after an epoch, at the end."""
-        config, data = training.config, training.config.data
-        settings = {k: v for k, v in config.model.items() if k != "name"}
-        file = registry.load(config.model["name"])
-        frames, channels = file.inputs(file.config_class.model_validate(settings))["features"].shape[:2]
-        each_epoch: Subset = "val" if data.holdout > 0 else "test"
-        mirror = config.recipe.flip and self.has_dataset(data.dataset) and self.dataset(data.dataset).flip != "never"
-        views = [features.Views("train", mirror=mirror), features.Views.of(each_epoch, Protocol())]
-        views += [features.Views.of(view.subset, view.protocol) for view in training.views]
-        key = (data.model_dump_json(), training.fingerprint)
-        if training.fingerprint is None:
-            return {(*key, v): None for v in views}
-        items = self.dataset(data.dataset).items(data.split, holdout=data.holdout)
-        counts = Counter(item.subset for item in items)
-        return {(*key, v): v.size(counts[v.subset], frames, channels) for v in views}
-
     @property
     def artifacts(self) -> str:
         """Where the MLflow UI keeps artifacts that are uploaded to it: beside a sqlite store, else in the storage."""
