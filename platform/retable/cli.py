@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 from ruamel.yaml import YAML
 
-from retable import __version__, cli_data, cli_flow, cli_search, cli_weights
+from retable import __version__, cli_data, cli_flow, cli_predict, cli_search, cli_weights
 from retable.console import Data, Json, err, out, print_json
 from retable.study.problems import Problem, StudyError
 
@@ -38,6 +38,7 @@ app.add_typer(cli_weights.app, name="weights")
 cli_search.register(app)
 data_app.command("flow")(cli_flow.flow)
 cli_data.register(data_app)
+cli_predict.register(app)
 
 Study = Annotated[
     str, typer.Argument(help="A study file, or the name of a shipped study (msfnet).", show_default=False)

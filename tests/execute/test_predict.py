@@ -1,0 +1,113 @@
+"""A finished run names the class of a video, shows its maps, and is handed on in one folder."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from retable import cli
+from retable.execute.driver import still_missing
+from retable.execute.predict import NotAvailable, Trained, export, find_cell, find_run, maps_of, predict
+from retable.execute.work import carry_out, train_and_score
+from retable.study.config import Config
+from retable.train.evaluate import load_model
+from retable.workspace import Workspace
+from tests.execute.small import TEXT, study
+
+ROW = TEXT.replace("protocol: {clips: 1}", "protocol: {clips: 2, crops: ten}").replace(
+    "set: {model.groups: 3}", "set: {model.groups: 3, model.attention: fsam}"
+)
+
+
+@pytest.fixture
+def trained(workspace: Workspace) -> Trained:
+    plan = workspace.plan(study(ROW), rows=["s3"])
+    (order,) = still_missing(plan, workspace).orders
+    assert carry_out(order, lambda n: train_and_score(order, n, device="cpu")).status == "done"
+    return find_cell(workspace.storage, plan, "table2", "s3", None, 0)
+
+
+def test_a_test_video_gets_the_scores_that_were_recorded_for_it(workspace: Workspace, trained: Trained) -> None:
+    (view,) = trained.record.evaluations
+    scores = trained.record.scores(view)
+    assert scores is not None
+    for row in (0, len(scores.videos) - 1):
+        found = predict(trained, Path(str(workspace.data_root)) / "motions-ucf101" / scores.videos[row])
+        assert [p for _, p in found] == sorted((p for _, p in found), reverse=True)
+        assert [dict(found)[name] for name in scores.classes] == pytest.approx(scores.probs[row].tolist(), abs=1e-6)
+
+
+def test_maps_are_the_models_and_come_with_the_pixels_that_it_saw(workspace: Workspace, trained: Trained) -> None:
+    video = next((Path(str(workspace.data_root)) / "motions-ucf101").rglob("*.avi"))
+    maps = maps_of(trained, video)
+    assert maps["input.rgb"].shape == (2, 10, 8, 32, 32, 3)
+    assert all(value.shape[:2] == (2, 10) for value in maps.values())
+    assert sum(name.startswith("maps.") for name in maps) > 5  # one for each stage, and the weights of its attention
+
+
+def test_an_exported_folder_is_enough_to_build_the_model(trained: Trained, tmp_path: Path) -> None:
+    folder = tmp_path / "handed" / "on"
+    assert {path.name for path in export(trained, folder)} == {"checkpoint.pt", "config.yaml", "classes.txt", "card.md"}
+    config = Config.model_validate(YAML(typ="safe", pure=True).load(folder / "config.yaml"))
+    again = load_model(config, (folder / "checkpoint.pt").read_bytes())
+    weights = torch.load(io.BytesIO(trained.state), weights_only=True)["model"]
+    assert all(torch.equal(value, weights[name]) for name, value in again.state_dict().items())
+    assert tuple((folder / "classes.txt").read_text().splitlines()) == trained.classes
+    card = (folder / "card.md").read_text()
+    assert trained.record.run_id in card
+    assert "table2.s3.top1" in card
+    with pytest.raises(NotAvailable, match="is not empty"):
+        export(trained, folder)
+
+
+def test_what_is_not_there_is_said(workspace: Workspace, trained: Trained) -> None:
+    storage = workspace.storage
+    with pytest.raises(NotAvailable, match=r"no run in .* begins with 'zz'"):
+        find_run(storage, "zz")
+    assert find_run(storage, trained.record.run_id[:6]).record == trained.record
+    other = workspace.plan(study(ROW))
+    with pytest.raises(NotAvailable, match="no run in"):
+        find_cell(storage, other, "table2", "s4", None, 0)
+    with pytest.raises(NotAvailable, match=r"no cell of table2\.s3\.params is filled by one run"):
+        find_cell(storage, other, "table2", "s3", "params", 0)
+    for name in storage.checkpoints(trained.record.run_id):
+        storage.delete(name)
+    with pytest.raises(NotAvailable, match="has no last checkpoint"):
+        find_run(storage, trained.record.run_id)
+
+
+def test_the_commands_say_the_same(
+    workspace: Workspace,
+    trained: Trained,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "small.yaml").write_text(ROW)
+    video = next((Path(str(workspace.data_root)) / "motions-ucf101").rglob("*.avi"))
+    places = ["--storage", workspace.storage_url, "--data", str(workspace.data_root)]
+
+    def said(*words: str) -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["retable", *words, *places])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, capsys.readouterr().out
+
+    cell = ["--study", str(tmp_path / "small.yaml"), "--row", "table2.s3"]
+    code, text = said("predict", str(video), *cell, "--top", "2", "--json", "--maps", str(tmp_path / "maps.npz"))
+    assert code == 0
+    best = [{"class": name, "probability": p} for name, p in predict(trained, video)[:2]]
+    assert json.loads(text)["classes"] == best
+    with np.load(tmp_path / "maps.npz") as maps:
+        assert "input.rgb" in maps
+    assert said("export", *cell, "--out", str(tmp_path / "out"))[0] == 0
+    assert (tmp_path / "out" / "card.md").is_file()
+    assert said("predict", str(video))[0] == 2
+    assert said("predict", str(video), "--run", "zz")[0] == 2
