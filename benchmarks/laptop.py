@@ -27,7 +27,7 @@ from retable.data.variants import PAIRS
 from retable.execute.driver import run_study
 from retable.report.verdict import summary
 from retable.study.plan import RunSpec
-from retable.train.scores import Scores
+from retable.track.scores import Scores
 from retable.workspace import Workspace, open_study
 
 RESULTS = Path(__file__).parent / "results" / "laptop.json"

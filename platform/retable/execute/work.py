@@ -24,13 +24,13 @@ from retable.data.manifest import dataset_folder, open_dataset
 from retable.study.config import Config, Protocol, Resources
 from retable.study.plan import RunSpec, View
 from retable.track.claims import Claim, ClaimedError, Process
+from retable.track.scores import Scores, metrics
 from retable.track.storage import Storage, StorageError, dump, now
 from retable.train.checkpoint import CheckpointMismatch, CorruptCheckpoint, State, unpack
 from retable.train.evaluate import evaluate, load_model
 from retable.train.job import Job
 from retable.train.loop import train
 from retable.train.model import inputs
-from retable.train.scores import Scores, metrics
 from retable.train.stages import StageError, final_weights, open_features, start_of
 
 Report = Callable[[dict[str, Any]], None]
