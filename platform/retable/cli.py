@@ -83,7 +83,8 @@ def plan(
         open_study(study), profile=profile, seeds=_seeds(seeds, seed) or (0,), settings=_settings(set_),
         tables=tables or (), rows=rows or (),
     )  # fmt: skip
-    seen = preview.preview(planned, workspace.storage.records(), workspace.cache_bytes(planned))
+    sizes = workspace.cache_bytes(planned), workspace.feature_bytes(planned)
+    seen = preview.preview(planned, workspace.storage.records(), *sizes)
     print_json(seen) if as_json else preview.show(seen, out)
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from retable.data import PIPELINE_SEMANTICS
-from retable.data import features
+from retable import registry
+from retable.data import PIPELINE_SEMANTICS, features
 from retable.data.cache import cache_size
 from retable.data.manifest import Manifest, dataset_folder, fingerprint, open_dataset
 from retable.study.cells import matches
-from retable.study.config import Data
+from retable.study.config import Data, Protocol
 from retable.study.load import LoadedStudy, load
-from retable.study.plan import Plan, World, check, make_plan
+from retable.study.plan import Plan, Subset, Training, World, check, make_plan
 from retable.study.problems import StudyError
 from retable.study.schema import Study
 from retable.track import reader, view
@@ -117,6 +118,33 @@ class Workspace:
                 size = found[key]
                 found[f"{key}, {data.flow.method} flow"] = None if size is None else size * 2 // 3
         return found
+
+    def feature_bytes(self, plan: Plan) -> dict[str, int | None]:
+        """Bytes of cached features by the run that gives them; None where the dataset is not at hand."""
+        sets: dict[str, dict[tuple[Any, ...], int | None]] = {}
+        for run in plan.runs:
+            if run.training.use == "features":
+                (parent,) = run.parents
+                sets.setdefault(parent, {}).update(self._feature_sets(run.training))
+        totals = {parent: list(sizes.values()) for parent, sizes in sets.items()}
+        return {p: None if None in sizes else sum(size or 0 for size in sizes) for p, sizes in totals.items()}
+
+    def _feature_sets(self, training: Training) -> dict[tuple[Any, ...], int | None]:
+        """Size of each set of views that a training on features reads: while training, after an epoch, at the end."""
+        config, data = training.config, training.config.data
+        settings = {k: v for k, v in config.model.items() if k != "name"}
+        file = registry.load(config.model["name"])
+        frames, channels = file.inputs(file.config_class.model_validate(settings))["features"].shape[:2]
+        each_epoch: Subset = "val" if data.holdout > 0 else "test"
+        mirror = config.recipe.flip and self.has_dataset(data.dataset) and self.dataset(data.dataset).flip != "never"
+        views = [features.Views("train", mirror=mirror), features.Views.of(each_epoch, Protocol())]
+        views += [features.Views.of(view.subset, view.protocol) for view in training.views]
+        key = (data.model_dump_json(), training.fingerprint)
+        if training.fingerprint is None:
+            return {(*key, v): None for v in views}
+        items = self.dataset(data.dataset).items(data.split, holdout=data.holdout)
+        counts = Counter(item.subset for item in items)
+        return {(*key, v): v.size(counts[v.subset], frames, channels) for v in views}
 
     @property
     def artifacts(self) -> str:

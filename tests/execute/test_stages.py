@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from retable.data.errors import DataError
 from retable.execute.driver import refuse_misfits, still_missing
 from retable.execute.work import Order, carry_out, features_of, train_and_score
+from retable.report.preview import preview, show
 from retable.report.results import document
+from retable.track.runs import run_entries
 from retable.train import stages
 from retable.train.checkpoint import unpack
 from retable.train.stages import StageError
@@ -144,6 +148,31 @@ def test_an_interrupted_feature_computation_leaves_nothing_and_is_repeated(
     assert not [f for f in cache.glob("features-*") if f.is_dir()]
     features_of(head, "cpu")
     assert len([f for f in cache.glob("features-*") if f.is_dir()]) == 2  # training and test views
+
+
+def test_a_plan_says_how_large_the_features_get(workspace: Workspace) -> None:
+    parent, head, _ = orders(workspace, FEATURES)
+    carry_out(parent, here(parent))
+    features_of(replace(head, places=replace(head.places, cache=str(Path(workspace.storage.root) / "c"))), "cpu")
+    arrays = (Path(workspace.storage.root) / "c").glob("features-*/array.bin")
+    plan = workspace.plan(study(FEATURES))
+    assert workspace.feature_bytes(plan) == {parent.run_id: sum(file.stat().st_size for file in arrays)}
+    said = preview(plan, {}, {}, workspace.feature_bytes(plan))
+    out = io.StringIO()
+    show(said, Console(file=out, width=200))
+    assert "first stage of t.with-loss.top1, t.without.top1\n" in out.getvalue()
+    assert f"t.without.top1  after {parent.run_id}" in out.getvalue()
+    assert f"features of {parent.run_id}: " in out.getvalue()
+
+
+def test_an_earlier_stage_is_recorded_in_mlflow_under_its_childs_row(workspace: Workspace) -> None:
+    text = WEIGHTS.replace("init_from: {set: {recipe.lr: 1.0e-3", "init_from: {set: {recipe.lr: 2.0e-3")
+    run_all(workspace, text)
+    plan = workspace.plan(study(text))
+    records = workspace.records(plan, offline=True)
+    entries = run_entries(plan, records, document(plan, records))
+    assert [entry.name for entry in entries] == ["once · seed 0", "stage 1: twice · seed 0", "twice · seed 0"]
+    assert not any(name.startswith("final/") for name in entries[1].finals)
 
 
 def test_a_damaged_or_foreign_feature_cache_is_refused_by_name(workspace: Workspace, tmp_path: Path) -> None:

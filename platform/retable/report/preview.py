@@ -12,7 +12,12 @@ from retable.study.plan import Plan, RunSpec
 from retable.track.records import RunRecord
 
 
-def preview(plan: Plan, records: Mapping[str, RunRecord], cache: Mapping[str, int | None]) -> dict[str, Any]:
+def preview(
+    plan: Plan,
+    records: Mapping[str, RunRecord],
+    cache: Mapping[str, int | None],
+    features: Mapping[str, int | None] | None = None,
+) -> dict[str, Any]:
     """The plan as data: every run with its state, cells and measured time; totals; what is shared.
 
     Times come from recorded runs of the same config, else from recorded step times of the same model, clip and batch;
@@ -49,6 +54,7 @@ def preview(plan: Plan, records: Mapping[str, RunRecord], cache: Mapping[str, in
             "runs_with_known_time": len(known),
             "gpu_hours": sum(gpu) if len(gpu) == len(todo) else None,
             "cache_bytes": dict(cache),
+            "feature_bytes": dict(features or {}),
             "checkpoint_bytes": sum(_checkpoint_bytes(run) for run in plan.runs),
         },
     }
@@ -75,6 +81,8 @@ def show(seen: Mapping[str, Any], out: Console) -> None:
         out.print("  ids that begin with ~ are provisional: they become final when the dataset is at hand")
     for key, size in totals["cache_bytes"].items():
         out.print(f"decoded frames of {key}: {'unknown, the dataset is not here' if size is None else _bytes(size)}")
+    for run_id, size in totals["feature_bytes"].items():
+        out.print(f"features of {run_id}: {'unknown, the dataset is not here' if size is None else _bytes(size)}")
     out.print(f"checkpoints: about {_bytes(totals['checkpoint_bytes'])} while running and after")
     out.print(f"{totals['done']} runs done, {totals['to_run']} to run; {_time(totals)}")
 

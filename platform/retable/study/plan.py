@@ -192,12 +192,13 @@ class Plan:
 
     @cached_property
     def served(self) -> dict[str, tuple[Cell, ...]]:
-        """The cells that need each training: its own, then those of the trainings that start from it."""
-        found: dict[str, dict[Cell, None]] = {key: dict.fromkeys(cells) for key, cells in self.users.items()}
+        """The cells that need each training: its own, and those of the trainings that start from it, in study order."""
+        places = {id(cell): i for i, cell in enumerate(self.cells)}
+        found = {key: {places[id(cell)] for cell in cells} for key, cells in self.users.items()}
         for key in reversed(list(self.trainings)):  # children come after their parents
             for parent in self.trainings[key].parents:
                 found[parent] |= found[key]
-        return {key: tuple(cells) for key, cells in found.items()}
+        return {key: tuple(self.cells[i] for i in sorted(at)) for key, at in found.items()}
 
 
 def make_plan(

@@ -123,7 +123,7 @@ class _Maker:
         first = self.plan.served[training.config_id][0]
         t, r = _place(self.plan.study, first)
         row = self.plan.study.tables[t].rows[r]
-        label = row.label if users else f"{row.label} (first stage)"
+        label = row.label if users else f"stage 1: {row.label}"
         name = run_name(label, record.seed)
         config = record.spec["config"]
         reason = record.reason if record.status == "failed" else None
