@@ -49,6 +49,13 @@ def test_what_is_found_is_freed_and_the_newest_checkpoints_stay(storage: Storage
     assert not any(garbage(storage, cache).values())
 
 
+def test_optical_flow_is_left_alone(storage: Storage, cache: Path) -> None:
+    (cache / "flow-tvl1-20-256-v1").mkdir()
+    (cache / "flow-tvl1-20-256-v1/abc.npy").write_bytes(b"x" * 100)
+    delete(storage, garbage(storage, cache))
+    assert [path.name for path in cache.rglob("*.npy")] == ["abc.npy"]
+
+
 def test_a_run_that_is_trained_now_is_left_alone_and_its_frames_too(storage: Storage, cache: Path) -> None:
     with Claim(storage, "r", Process.this()):
         assert not any(garbage(storage, cache).values())

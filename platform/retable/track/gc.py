@@ -17,6 +17,7 @@ def garbage(storage: Storage, cache: Path) -> dict[str, dict[str, int]]:
     """Bytes that can be freed, by kind and name.
 
     Runs that somebody trains now are left alone, and while there are any, so are the decoded frames that they read.
+    Optical flow always is: it may have taken days.
     """
     found: dict[str, dict[str, int]] = {CHECKPOINTS: {}, LEFTOVERS: {}, CACHE: {}}
     held = False
@@ -29,7 +30,7 @@ def garbage(storage: Storage, cache: Path) -> dict[str, dict[str, int]]:
         found[CHECKPOINTS] |= {n: sizes[n] for n in superseded if n in sizes}
         found[LEFTOVERS] |= {n: size for n, size in sizes.items() if PurePosixPath(n).name.startswith(".")}
     for folder in sorted(cache.glob("*")) if cache.is_dir() and not held else []:
-        if folder.is_dir():
+        if folder.is_dir() and not folder.name.startswith("flow-"):
             found[CACHE][str(folder)] = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     return found
 
