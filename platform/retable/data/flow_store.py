@@ -30,7 +30,7 @@ from retable.data.errors import DataError, DiskFull
 from retable.data.flow import Codes, estimate, pinned, quantise, require, weights_hash
 from retable.data.manifest import Manifest, content_hashes
 
-_CHUNK = 256
+_CHUNK = 128
 """Frames of a video in memory at a time."""
 _LIMIT = 24 * 3600.0
 """Seconds after which a worker process that is still at one video is given up."""
