@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,8 @@ from retable.data.manifest import dataset_folder
 from retable.data.variants import PAIRS
 from retable.execute.driver import run_study
 from retable.report.verdict import summary
-from retable.study.plan import RunSpec
+from retable.study.load import LoadedStudy
+from retable.study.plan import Plan, RunSpec, Training
 from retable.track.scores import Scores
 from retable.workspace import Workspace, open_study
 
@@ -80,15 +81,11 @@ def main() -> None:
 def learned(workspace: Workspace, study: str, table: str, row: str, column: str, *, seeds: Iterable[int]) -> Learned:
     """Train one cell with every seed, as ``retable run`` does, and judge its recorded scores."""
     loaded = open_study(study)
-    whole = workspace.plan(loaded, seeds=tuple(seeds), tables=(table,), rows=(row,))
-    (cell,) = [c for c in whole.cells if c.column == column]
-    (config_id,) = whole.trainings_of(str(cell.evaluation))
-    name = whole.trainings[config_id].config.data.dataset
+    name = one_cell(workspace, loaded, table, row, column, seeds)[1].config.data.dataset
     generate(name, dataset_folder(name, workspace.data_root))
     workspace = Workspace(workspace.storage_url, workspace.data_root)  # its fingerprints are known now
-    whole = workspace.plan(loaded, seeds=tuple(seeds), tables=(table,), rows=(row,))
-    (cell,) = [c for c in whole.cells if c.column == column]
-    (config_id,) = whole.trainings_of(str(cell.evaluation))
+    whole, training = one_cell(workspace, loaded, table, row, column, seeds)
+    config_id = training.config_id
     runs = [run for run in whole.runs if run.training.config_id == config_id]
     run_study(loaded, whole, workspace, Console(file=sys.stderr), record=False)
     values = [judge(workspace, run, by_pair=study == BY_PAIR) for run in runs]
@@ -96,6 +93,7 @@ def learned(workspace: Workspace, study: str, table: str, row: str, column: str,
     classes = len(workspace.dataset(name).classes)
     chance = 100.0 / (classes / 2 if study == BY_PAIR else classes)
     told = summary(values)
+    assert told is not None
     lower = None if told.half_width is None else told.mean - told.half_width
     return Learned(
         study,
@@ -109,6 +107,22 @@ def learned(workspace: Workspace, study: str, table: str, row: str, column: str,
         None if lower is None else lower >= TIMES_CHANCE * chance,
         costs,
     )
+
+
+def one_cell(
+    workspace: Workspace, loaded: LoadedStudy, table: str, row: str, column: str, seeds: Iterable[int]
+) -> tuple[Plan, Training]:
+    """The plan of one cell alone, and the training that fills it."""
+    whole = workspace.plan(loaded, seeds=tuple(seeds), tables=(table,), rows=(row,))
+    (cell,) = [c for c in whole.cells if c.column == column]
+    (config_id,) = whole.trainings_of(str(cell.evaluation))
+    needed: dict[str, Training] = {}
+    open_ids = [config_id]
+    while open_ids:
+        key = open_ids.pop()
+        needed = {key: whole.trainings[key], **needed}
+        open_ids += whole.trainings[key].parents
+    return replace(whole, cells=(cell,), trainings=needed), whole.trainings[config_id]
 
 
 def judge(workspace: Workspace, run: RunSpec, *, by_pair: bool) -> float:
