@@ -20,6 +20,7 @@ from retable.study.config import Config
 from retable.train.evaluate import load_model
 from retable.workspace import Workspace
 from tests.execute.small import TEXT, study
+from tests.execute.staged import FEATURES
 
 ROW = TEXT.replace("protocol: {clips: 1}", "protocol: {clips: 2, crops: ten}").replace(
     "set: {model.groups: 3}", "set: {model.groups: 3, model.attention: fsam}"
@@ -42,6 +43,20 @@ def test_a_test_video_gets_the_scores_that_were_recorded_for_it(workspace: Works
         found = predict(trained, Path(str(workspace.data_root)) / "motions-ucf101" / scores.videos[row])
         assert [p for _, p in found] == sorted((p for _, p in found), reverse=True)
         assert [dict(found)[name] for name in scores.classes] == pytest.approx(scores.probs[row].tolist(), abs=1e-6)
+
+
+def test_a_run_on_features_predicts_through_the_network_that_gave_them(workspace: Workspace, tmp_path: Path) -> None:
+    plan = workspace.plan(study(FEATURES), rows=["without"])
+    for order in still_missing(plan, workspace).orders:
+        outcome = carry_out(order, lambda n, order=order: train_and_score(order, n, device="cpu"))
+        assert outcome.status == "done", outcome.reason
+    head = find_cell(workspace.storage, plan, "t", "without", None, 0)
+    (view,) = head.record.evaluations
+    scores = head.record.scores(view)
+    assert scores is not None
+    found = predict(head, Path(str(workspace.data_root)) / "motions-ucf101" / scores.videos[3])
+    assert [dict(found)[name] for name in scores.classes] == pytest.approx(scores.probs[3].tolist(), abs=1e-6)
+    assert {"frozen.pt", "frozen.yaml"} <= {path.name for path in export(head, tmp_path / "out")}
 
 
 def test_maps_are_the_models_and_come_with_the_pixels_that_it_saw(workspace: Workspace, trained: Trained) -> None:

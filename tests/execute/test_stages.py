@@ -140,11 +140,11 @@ def test_an_interrupted_feature_computation_leaves_nothing_and_is_repeated(
             raise Killed
         return whole(*args)
 
-    whole = stages._embedded
-    monkeypatch.setattr(stages, "_embedded", stop)
+    whole = stages.embedded
+    monkeypatch.setattr(stages, "embedded", stop)
     with pytest.raises(Killed):
         features_of(head, "cpu")
-    monkeypatch.setattr(stages, "_embedded", whole)
+    monkeypatch.setattr(stages, "embedded", whole)
     assert not [f for f in cache.glob("features-*") if f.is_dir()]
     features_of(head, "cpu")
     assert len([f for f in cache.glob("features-*") if f.is_dir()]) == 2  # training and test views

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,8 +15,8 @@ from ruamel.yaml import YAML
 from torch import nn
 
 from retable.data.config import Protocol
-from retable.data.layouts import Item, Listing, layout_of
-from retable.data.loader import Augment, RunData, open_run_data
+from retable.data.layouts import Item, Listing, Subset, layout_of
+from retable.data.loader import Augment, Batch, RunData, open_run_data
 from retable.data.manifest import Manifest
 from retable.study.config import Config
 from retable.study.plan import Plan
@@ -23,6 +24,7 @@ from retable.track.records import RunRecord
 from retable.track.storage import Storage
 from retable.train.evaluate import evaluate, load_model
 from retable.train.model import input_specs, inputs, to_inputs
+from retable.train.stages import embedded
 
 
 class NotAvailable(LookupError):
@@ -40,6 +42,8 @@ class Trained:
     protocol: Protocol
     place: str | None = None
     """The cell's ``table.row.column``, where the run was found by one."""
+    frozen: Trained | None = None
+    """The run whose features this one reads instead of videos."""
 
 
 def find_run(storage: Storage, run_id: str, protocol: Protocol | None = None, place: str | None = None) -> Trained:
@@ -56,14 +60,24 @@ def find_run(storage: Storage, run_id: str, protocol: Protocol | None = None, pl
     record = storage.record(ids[0])
     if record is None or record.status != "done":
         raise NotAvailable(f"run {ids[0]} is not finished: the same retable run command goes on with it")
+    trained = _read(storage, record, protocol, place)
+    if not trained.classes:
+        raise NotAvailable(f"run {ids[0]} has no per-video scores in {storage.url}, which name its classes")
+    return trained
+
+
+def _read(storage: Storage, record: RunRecord, protocol: Protocol, place: str | None) -> Trained:
+    """A run and what it reads; an earlier stage may have no scores, and then its classes have no names."""
     kind = "last" if protocol.checkpoint == "last" else "best"
-    states = [data for name in storage.checkpoints(ids[0], kind) if (data := storage.get(name)) is not None]
+    names = storage.checkpoints(record.run_id, kind)
+    states = [data for name in names if (data := storage.get(name)) is not None]
     scores = next((found for view in record.evaluations if (found := record.scores(view)) is not None), None)
-    if not states or scores is None:
-        missing = f"{kind} checkpoint" if not states else "per-video scores, which name its classes,"
-        raise NotAvailable(f"run {ids[0]} has no {missing} in {storage.url}")
+    if not states:
+        raise NotAvailable(f"run {record.run_id} has no {kind} checkpoint in {storage.url}")
     config = Config.model_validate(record.spec["config"])
-    return Trained(record, config, states[0], scores.classes, protocol, place)
+    first = storage.record(record.spec["parents"][0]) if record.spec.get("use") == "features" else None
+    frozen = None if first is None else _read(storage, first, Protocol(), None)
+    return Trained(record, config, states[0], scores.classes if scores else (), protocol, place, frozen)
 
 
 def find_cell(storage: Storage, plan: Plan, table: str, row: str, column: str | None, seed: int) -> Trained:
@@ -95,11 +109,11 @@ def predict(trained: Trained, video: Path, *, device: str = "cpu") -> list[tuple
 
     Raises:
         DamagedVideo: the video does not decode.
-        NotAvailable: the run's network does not read videos.
     """
     model = load_model(trained.config, trained.state, device)
     with tempfile.TemporaryDirectory(prefix="retable-predict-") as cache:
-        scores = evaluate(model, _one_video(trained, video, Path(cache)), trained.protocol, "test", device=device)
+        data = _one_video(trained, video, Path(cache), device)
+        scores = evaluate(model, data, trained.protocol, "test", device=device)
     order = np.argsort(-scores.probs[0], kind="stable")
     return [(trained.classes[k], float(scores.probs[0, k])) for k in order]
 
@@ -117,7 +131,7 @@ def maps_of(trained: Trained, video: Path, *, device: str = "cpu") -> dict[str, 
     if hasattr(model, "full_maps"):
         model.full_maps = True  # type: ignore[assignment]
     with tempfile.TemporaryDirectory(prefix="retable-predict-") as cache, torch.no_grad():
-        data = _one_video(trained, video, Path(cache))
+        data = _one_video(trained, video, Path(cache), device)
         parts = [_mapped(model, batch.clips, device) for batch in data.eval_batches("test", trained.protocol, 1)]
     names = [name for name in parts[0] if name.startswith("maps.")]
     if not names:
@@ -128,20 +142,28 @@ def maps_of(trained: Trained, video: Path, *, device: str = "cpu") -> dict[str, 
 def export(trained: Trained, folder: Path) -> list[Path]:
     """Write ``checkpoint.pt``, ``config.yaml``, ``classes.txt`` and ``card.md`` into a new or empty folder.
 
+    A run on the features of another one comes with that one's ``frozen.pt`` and ``frozen.yaml``.
+
     Raises:
         NotAvailable: the folder holds something.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise NotAvailable(f"{folder} is not empty: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "checkpoint.pt").write_bytes(trained.state)
-    with (folder / "config.yaml").open("w", encoding="utf-8") as file:
-        yaml = YAML()
-        yaml.default_flow_style = False
-        yaml.dump(trained.record.spec["config"], file)
+    _write(trained, folder / "checkpoint.pt", folder / "config.yaml")
+    if trained.frozen is not None:
+        _write(trained.frozen, folder / "frozen.pt", folder / "frozen.yaml")
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in trained.classes), encoding="utf-8")
     (folder / "card.md").write_text(card(trained), encoding="utf-8")
-    return [folder / name for name in ("checkpoint.pt", "config.yaml", "classes.txt", "card.md")]
+    return sorted(folder.iterdir())
+
+
+def _write(trained: Trained, checkpoint: Path, config: Path) -> None:
+    checkpoint.write_bytes(trained.state)
+    yaml = YAML()
+    yaml.default_flow_style = False
+    with config.open("w", encoding="utf-8") as file:
+        yaml.dump(trained.record.spec["config"], file)
 
 
 def card(trained: Trained) -> str:
@@ -177,17 +199,33 @@ def card(trained: Trained) -> str:
 _METRICS = ("top1", "top5", "mean_class", "map")
 
 
-def _one_video(trained: Trained, video: Path, cache: Path) -> RunData:
+class _OnFeatures:
+    """Videos as the features that a frozen network has of them: what evaluation reads of a run on features."""
+
+    def __init__(self, videos: RunData, frozen: nn.Module, device: str):
+        self.classes, self.flip_permutation = videos.classes, videos.flip_permutation
+        self.videos, self.label_sets = videos.videos, videos.label_sets
+        self._data, self._frozen, self._device = videos, frozen, torch.device(device)
+
+    def eval_batches(self, subset: Subset, protocol: Protocol, batch_size: int, **ranks: int) -> Iterator[Batch]:
+        for batch in self._data.eval_batches(subset, protocol, batch_size, **ranks):
+            features = embedded(self._frozen, batch.clips, self._device).cpu()[..., None, None]
+            yield replace(batch, clips={"features": features})
+
+
+def _one_video(trained: Trained, video: Path, cache: Path, device: str) -> RunData:
     """The video as the only one of a test set that lies as the run's dataset does: the same frames, crops and flow."""
     config = trained.config
-    if trained.record.spec.get("use") == "features":
-        raise NotAvailable(f"run {trained.record.run_id} reads the features of another run, not videos")
+    reads = trained if trained.frozen is None else trained.frozen
     layout = layout_of(config.data.dataset)
     listing = Listing(trained.classes, (Item(video.name, 0, trained.classes[0], "test", video.stem),))
     listings = {layout.splits[0]: listing, config.data.split: listing}
     manifest = Manifest(config.data.dataset, video.absolute().parent, layout, _read=listings)
     data = config.data.model_copy(update={"holdout": 0.0, "on_damage": "error"})
-    return open_run_data(manifest, data, augment=Augment(), cache_dir=cache, inputs=inputs(config))
+    found = open_run_data(manifest, data, augment=Augment(), cache_dir=cache, inputs=inputs(reads.config))
+    if reads is trained:
+        return found
+    return cast("RunData", _OnFeatures(found, load_model(reads.config, reads.state, device), device))
 
 
 def _mapped(model: nn.Module, clips: dict[str, torch.Tensor], device: str) -> dict[str, NDArray[Any]]:

@@ -150,7 +150,7 @@ def _writer(
         protocol = Protocol(clips=views.clips, crops="ten" if both else views.crops)
         for batch in videos.eval_batches(views.subset, protocol, _VIEWS):
             clips = {name: _centres(clip) if both else clip for name, clip in batch.clips.items()}
-            features = _embedded(model(), clips, torch.device(device))
+            features = embedded(model(), clips, torch.device(device))
             file.write(np.ascontiguousarray(features.cpu().numpy()).data)
             shape = tuple(features.shape[1:])
         return (len(videos.videos(views.subset)), len(views.mirrored), *shape)
@@ -163,7 +163,7 @@ def _centres(clips: Tensor) -> Tensor:
     return clips.reshape(-1, 10, *clips.shape[1:])[:, list(_CENTRES)].flatten(0, 1)
 
 
-def _embedded(model: nn.Module, clips: dict[str, Tensor], device: torch.device) -> Tensor:
+def embedded(model: nn.Module, clips: dict[str, Tensor], device: torch.device) -> Tensor:
     """``{name: uint8 (B, T, H, W, C)}`` -> float32 ``(B, T, features)``; the model sees as many frames as it takes."""
     specs = input_specs(model)
     ((name, spec),) = specs.items()
