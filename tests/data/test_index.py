@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from retable.data import indexing
 from retable.data.clips import open_clips
 from retable.data.container import read_indexed
-from retable.data.decode import count_frames, decode_all
+from retable.data.decode import count_frames, decode_all, read_frames
 from retable.data.errors import DamagedVideo, DatasetError, DiskFull
 from retable.data.examine import DIRECT, Entry, examine
 from retable.data.index import index_file, load_index
@@ -370,3 +370,29 @@ def test_an_entry_survives_the_file(dataset: Manifest) -> None:
         assert np.array_equal(getattr(fresh.table, name), getattr(kept.table, name))
     assert np.array_equal(fresh.offsets, kept.offsets)
     assert np.array_equal(fresh.times, kept.times)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "options"),
+    [(".avi", "mpeg4", {"bf": "2"}), (".mp4", "libx264", B_FRAMES), (".webm", "libvpx-vp9", {"cpu-used": "8"})],
+)
+def test_flipped_bytes_anywhere_give_exact_frames_or_an_error(
+    tmp_path: Path, write_video: Any, suffix: str, codec: str, options: dict[str, str]
+) -> None:
+    file = write_video(tmp_path / f"v{suffix}", 30, codec, options)
+    content, draw = file.read_bytes(), random.Random(0)
+    for _ in range(12):
+        broken = bytearray(content)
+        for _ in range(draw.choice((1, 3, 20))):
+            broken[draw.randrange(len(broken))] ^= draw.randrange(1, 256)
+        file.write_bytes(broken)
+        entry = examine(tmp_path, file.name)
+        if entry.reason:
+            with pytest.raises(DamagedVideo):
+                count_frames(file)
+        else:
+            assert count_frames(file) == entry.frames
+        if entry.frames:
+            frames = read_frames(file, range(entry.frames), 24)
+            singles = [read_indexed(file, entry, [k], 24)[0] for k in range(entry.frames)]
+            assert np.array_equal(np.stack(singles), frames)

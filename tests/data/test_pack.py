@@ -20,7 +20,7 @@ from retable.data.clips import open_clips, pack_folder
 from retable.data.config import Clip, Data, Protocol
 from retable.data.decode import decode_all, read_frames
 from retable.data.errors import DamagedVideo, DatasetError, DiskFull
-from retable.data.index import Index
+from retable.data.index import Index, index_file
 from retable.data.indexing import alone, build_index
 from retable.data.loader import Augment, open_run_data
 from retable.data.manifest import Manifest, content_key, fingerprint, open_dataset
@@ -107,6 +107,9 @@ def test_the_loader_takes_the_pack_else_the_index_else_the_files(
     assert isinstance(source(), Pack)
     shutil.rmtree(pack_folder(dataset))
     assert type(source()).__name__ == "VideoFiles"
+    index_file(dataset).write_bytes(b"of another version")
+    assert source() is None
+    build_index(dataset, processes=0)
     file = dataset.root / next(iter(index))
     file.write_bytes(file.read_bytes() + b"\0")
     assert source() is None

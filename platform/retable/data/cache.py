@@ -25,7 +25,7 @@ import numpy as np
 
 from retable.data.clips import Clips, current_clips
 from retable.data.decode import Frames, count_frames, decode_all, read_frames, target_size
-from retable.data.errors import DamagedVideo, DatasetError, DiskFull
+from retable.data.errors import DamagedVideo, DiskFull
 from retable.data.imagefolder import frame_files
 from retable.data.manifest import Manifest, content_key
 from retable.data.packed import open_pack
@@ -162,7 +162,7 @@ def _header_size(path: Path, short_side: int) -> int:
     if path.is_dir():
         return _folder_size(path, short_side)
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="ignore") as container:
             stream = container.streams.video[0]
             seconds = container.duration / av.time_base if container.duration else 0.0
             frames = stream.frames or round(seconds * float(stream.average_rate or 25))
@@ -194,8 +194,7 @@ def _decoder(manifest: Manifest, clips: Clips | None, short_side: int) -> Callab
     """All frames of a video, by path: from its file if there is one."""
     if manifest.contents is None:
         return lambda path: decode_all(manifest.root / path, short_side)
-    if clips is None:
-        raise DatasetError(f"the pack {manifest.root} does not hold the videos it lists: make it again")
+    assert clips is not None, "a dataset that is a pack is read from it"
 
     def from_pack(path: str) -> Frames:
         if path in clips.damaged:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -54,13 +55,21 @@ def open_clips(source: Manifest | Path | str) -> Clips:
 
 
 def current_clips(manifest: Manifest, contents: Mapping[str, str]) -> Clips | None:
-    """The dataset's pack or index, if it holds all videos of ``contents`` (path -> SHA-256) as they are; else None."""
-    pack = _pack(manifest)
-    if pack is not None and all(pack.contents.get(path) == content for path, content in contents.items()):
-        return pack
-    files = _files(manifest)
-    if files is not None and files.covers(contents):
-        return files
+    """The dataset's pack or index, if it holds all videos of ``contents`` (path -> SHA-256) as they are; else None.
+
+    Raises:
+        DatasetError: the dataset is a pack that cannot be read. What merely lies in it may be of another version.
+    """
+    if manifest.contents is not None:
+        return open_pack(manifest.root)
+    with suppress(DatasetError):
+        pack = _pack(manifest)
+        if pack is not None and all(pack.contents.get(path) == content for path, content in contents.items()):
+            return pack
+    with suppress(DatasetError):
+        files = _files(manifest)
+        if files is not None and files.covers(contents):
+            return files
     return None
 
 

@@ -117,7 +117,7 @@ def packets_of(file: Path, entry: Entry) -> list[memoryview]:
         if entry.access == DIRECT:
             with file.open("rb") as opened:
                 return _Fetch(opened.fileno(), entry)(0, len(entry.offsets))
-        with av.open(str(file)) as container:
+        with av.open(str(file), metadata_errors="ignore") as container:
             demuxed = container.demux(container.streams.video[0])
             found = [memoryview(bytes(packet)) for packet in islice(demuxed, len(entry.table.sizes))]
     except (av.error.FFmpegError, OSError) as error:

@@ -90,10 +90,12 @@ def _pictures(path: Path | str) -> Iterator[VideoFrame]:
         yield from _images(frame_files(Path(path)))
         return
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="ignore") as container:
             if not container.streams.video:
                 raise DamagedVideo(path, "no video stream in it")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise DamagedVideo(path, "no decoder for it")
             stream.thread_type = "NONE"
             stream.codec_context.options = {"err_detect": "explode"}
             for packet in container.demux(stream):

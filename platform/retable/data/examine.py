@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -105,16 +106,18 @@ def lost(path: str, reason: str) -> Entry:
 
 
 def _video(file: Path, entry: Entry) -> Entry:
-    with av.open(str(file)) as container:
+    with av.open(str(file), metadata_errors="ignore") as container:
         if not container.streams.video:
             raise DamagedVideo(file, "no video stream in it")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise DamagedVideo(file, "no decoder for it")
         stream.thread_type = "NONE"
         stream.codec_context.options = {"err_detect": "explode"}
         raw = file.read_bytes()
         demuxed, reason = _demux(container, stream, raw)
         context = stream.codec_context
-        tag, extra = _tag(context.codec_tag), context.extradata or b""
+        tag, extra = _tag(context), context.extradata or b""
         if context.codec.name == "mpeg4" and demuxed:
             extra += _mpeg4_headers(bytes(demuxed[0].packet))
         look = Stream(context.codec.name, tag, extra, stream.width, stream.height)
@@ -263,7 +266,7 @@ def _folder(file: Path, entry: Entry) -> Entry:
     found = replace(entry, reason=reason, container="images", frames=good, table=table)
     if not good:
         return found
-    with av.open(str(files[0])) as image:
+    with av.open(str(files[0]), metadata_errors="ignore") as image:
         width, height = image.streams.video[0].width, image.streams.video[0].height
     return replace(found, stream=Stream(kinds.pop() if len(kinds) == 1 else "", "", b"", width, height))
 
@@ -289,6 +292,10 @@ def _image_codec(path: Path) -> str:
         return "mjpeg" if file.read(2) == b"\xff\xd8" else "png"
 
 
-def _tag(tag: object) -> str:
-    text = str(tag)
+def _tag(context: VideoCodecContext) -> str:
+    """The container's four letters for the codec; empty where they are none."""
+    try:
+        text = str(context.codec_tag)
+    except UnicodeDecodeError:
+        return ""
     return text if text.isascii() and text.isprintable() else ""
