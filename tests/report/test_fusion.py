@@ -111,3 +111,10 @@ def test_a_metric_that_is_newer_than_the_record_is_computed_from_its_scores(plan
     record = recorded(run, some_scores(0))
     old = replace(record, evaluations={run.training.views[0].key: {"top5": 1.0}})
     assert cells(plan, {run.run_id: old})["one"]["mean"] == metrics(some_scores(0))["top1"]
+
+
+def test_a_table_says_how_its_scores_are_fused(plan: Plan) -> None:
+    (table,) = document(plan, {})["tables"]
+    said = table["provenance"]["sentences"]
+    assert "Fused: per video, the mean of the runs' softmax scores, weights 1 : 1.5, seed by seed." in said
+    assert "Fused: per video, the mean of the runs' softmax scores, weights 1 : 1, seed by seed." in said

@@ -43,6 +43,7 @@ def provenance(plan: Plan, cells: Iterable[Cell], reader: Reader, seeds: tuple[i
         "versions": _versions(records.values()),
     }
     notes = [MACS] if any(cell.metric == "gmacs" and cell.static is not None for cell in cells) else []
+    notes += [fusion_words(weights) for weights in _distinct_weights(plan, asked)]
     return found | {"sentences": _sentences(plan, found, [*notes, *reader.notes.values()])}
 
 
@@ -51,6 +52,23 @@ def protocol_words(protocol: Protocol) -> str:
     clips = "1 clip" if protocol.clips == 1 else f"{protocol.clips} clips"
     views = "" if protocol.clips == 1 and protocol.crops == "center" else ", scores averaged"
     return f"{clips} × {CROPS[protocol.crops]} per video{views}, {CHECKPOINTS[protocol.checkpoint]}"
+
+
+def fusion_words(weights: tuple[float, ...]) -> str:
+    """``Fused: per video, the mean of the runs' softmax scores, weights 1 : 1.5, seed by seed.``"""
+    least = min((w for w in weights if w > 0), default=1.0)
+    ratio = " : ".join(f"{w / least:g}" for w in weights)
+    return f"Fused: per video, the mean of the runs' softmax scores, weights {ratio}, seed by seed."
+
+
+def _distinct_weights(plan: Plan, evaluations: Iterable[str]) -> list[tuple[float, ...]]:
+    found: dict[tuple[float, ...], None] = {}
+    for key in evaluations:
+        node = plan.evaluations[key]
+        if node.kind == "fuse":
+            found[node.weights] = None
+        found |= dict.fromkeys(_distinct_weights(plan, node.parts))
+    return list(found)
 
 
 def clip_words(clip: Clip) -> str:
