@@ -122,7 +122,6 @@ def run_search(
     ups = [goal.maximize is not None for goal in hunt.search.goals]
     name = search_name(hunt, run)
     display = Display([], {}, console, poll=last_epoch(workspace.storage))
-    display.expected = hunt.search.budget.trials or 0
     with open_search(workspace.storage, url, name, ups, _about(hunt)) as study:
         warm_cache((order,), console)
         with ray_session(address, cpus):
@@ -135,6 +134,9 @@ def run_search(
                 hunt, lambda point: _run(hunt, workspace, point), study, workspace.storage, places(workspace),
                 options, decisions, started=lambda run, number: display.add(run, f"trial {number}"),
             )  # fmt: skip
+
+            ended = sum(t.state in ("complete", "pruned", "failed") for t in source.trials())
+            display.expected = max(0, (hunt.search.budget.trials or 0) - ended)
 
             def watch(event: str, run_id: str, facts: dict[str, Any]) -> None:
                 if event == "epoch":

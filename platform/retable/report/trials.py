@@ -95,7 +95,7 @@ def table(doc: dict[str, Any]) -> Table:
     shown = Table(box=None, pad_edge=False, header_style="dim")
     paths = list(dict.fromkeys(path for t in doc["trials"] for path in t["point"]))
     for head in ("trial", "state", *(o["metric"] for o in doc["objectives"]), *paths, "epochs", ""):
-        shown.add_column(head)
+        shown.add_column(head, overflow="fold")
     for t in doc["trials"]:
         values = [f"{v:.2f}" for v in t["values"]] or [""] * len(doc["objectives"])
         point = [_word(t["point"][path]) if path in t["point"] else "" for path in paths]
