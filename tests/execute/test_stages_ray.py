@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from retable.execute.driver import Summary, run_study
+from retable.execute.driver import Summary, run_study, still_missing
+from retable.execute.work import carry_out, train_and_score
+from retable.study.load import load
 from retable.workspace import Workspace
 from tests.execute.small import study
 from tests.execute.staged import FEATURES, WEIGHTS
+from tests.execute.test_kill import command, environment, table
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -42,3 +49,24 @@ def test_heads_run_at_once_over_the_features_of_their_parent(workspace: Workspac
     assert summary.exit_code == 0, summary.lines()
     assert "t · with the attention loss · first stage · seed 0: done" in said
     assert len(summary.endings.of("done")) == 3
+
+
+def test_a_driver_killed_between_stages_loses_nothing(workspace: Workspace, tmp_path: Path) -> None:
+    file = tmp_path / "heads.yaml"
+    file.write_text(FEATURES.replace("epochs: 2", "epochs: 12"))
+    killed, words = tmp_path / "killed", command("run", str(file), "--offline", "--cpus", "2")
+    driver = subprocess.Popen(words, env=environment(workspace, killed), stderr=subprocess.PIPE, text=True)
+    assert driver.stderr is not None
+    for line in driver.stderr:
+        if "first stage" in line and "done" in line:
+            break
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.stderr.close()
+    driver.wait()
+    assert len(list(killed.glob("runs/*/result.json"))) < 3, "the study was over before it could be killed"
+    again = subprocess.run(words, env=environment(workspace, killed), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    whole = Workspace(str(tmp_path / "whole"), workspace.data_root)
+    for order in still_missing(whole.plan(load(file)), whole).orders:
+        carry_out(order, lambda attempt, order=order: train_and_score(order, attempt, device="cpu"))  # type: ignore[misc]
+    assert table(workspace, killed, file) == table(workspace, tmp_path / "whole", file)
