@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/stamp-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test check check-full bench clean
+.PHONY: help demo test check check-full bench bench-decode clean
 help:
 	@echo "make demo   regenerate two ablation tables from generated videos (about 8 minutes on 2 cores)"
 	@echo "make test   run the tests"
@@ -41,6 +41,9 @@ check: $(VENV)
 
 check-full: $(VENV)
 	@$(BIN)/python benchmarks/full_size.py
+
+bench-decode: $(VENV)
+	@$(BIN)/python benchmarks/decode.py
 
 bench: $(VENV)
 	@for bench in benchmarks/*.py; do echo "$$bench"; $(BIN)/python $$bench || exit 1; done
