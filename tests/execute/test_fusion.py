@@ -6,6 +6,7 @@ import io
 import shutil
 from typing import get_args
 
+import pytest
 from rich.console import Console
 
 from retable.execute.driver import still_missing
@@ -37,7 +38,9 @@ tables:
 """
 
 
-def test_fused_cells_are_those_by_hand_and_come_out_of_mlflow_alone(workspace: Workspace) -> None:
+def test_fused_cells_are_those_by_hand_and_come_out_of_mlflow_alone(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded = parse(TEXT, "two.yaml")
     plan = workspace.plan(loaded)
     orders = still_missing(plan, workspace).orders
@@ -64,3 +67,7 @@ def test_fused_cells_are_those_by_hand_and_come_out_of_mlflow_alone(workspace: W
     shutil.rmtree(f"{workspace.storage.root}/runs")
     assert printed() == before
     assert document(plan, reader.read(workspace.tracking_uri, "two")) == doc
+    monkeypatch.setattr(reader, "_local_folder", lambda uri: None)  # as of a server: files are downloaded
+    assert document(plan, reader.read(workspace.tracking_uri, "two")) == doc
+    (record, *_) = reader.read(workspace.tracking_uri, "two").values()
+    assert record.scores("another view") is None
