@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from retable import cli
+from retable import cli, console
 from retable.workspace import Workspace
 from tests.execute.small import TEXT
 
@@ -23,8 +23,8 @@ class Shell:
     def __call__(self, *words: str | Path) -> tuple[int, str, str]:
         line = [str(w) for w in words]
         self.monkeypatch.setattr(sys, "argv", ["retable", *line])
-        for console in (cli.out, cli.err):
-            console.width = 200
+        for shown in (console.out, console.err):
+            shown.width = 200
         with pytest.raises(SystemExit) as ended:
             cli.main()
         said = self.capsys.readouterr()

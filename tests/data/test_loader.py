@@ -189,7 +189,10 @@ def test_a_hold_out_appears_as_val_and_leaves_train(open_tiny: Callable[..., Run
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"num_classes": 7}, "num_classes is 7 but motions-tiny has 4"), ({"stream": "flow"}, "the stream is flow, but the model takes rgb only")],
+    [
+        ({"num_classes": 7}, "num_classes is 7 but motions-tiny has 4"),
+        ({"stream": "flow"}, "the stream is flow, but the model takes rgb only"),
+    ],
 )
 def test_settings_the_dataset_cannot_meet_are_refused(
     open_tiny: Callable[..., RunData], settings: dict[str, Any], message: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from functools import partial
 from typing import get_args
 
 import pytest
@@ -46,7 +47,7 @@ def test_fused_cells_are_those_by_hand_and_come_out_of_mlflow_alone(
     orders = still_missing(plan, workspace).orders
     assert len(orders) == 2
     for order in orders:
-        carry_out(order, lambda n, order=order: train_and_score(order, n, device="cpu"))
+        carry_out(order, partial(train_and_score, order, device="cpu"))
 
     def printed() -> dict[str, str]:
         doc = document(plan, workspace.records(plan))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def test_a_test_video_gets_the_scores_that_were_recorded_for_it(workspace: Works
 def test_a_run_on_features_predicts_through_the_network_that_gave_them(workspace: Workspace, tmp_path: Path) -> None:
     plan = workspace.plan(study(FEATURES), rows=["without"])
     for order in still_missing(plan, workspace).orders:
-        outcome = carry_out(order, lambda n, order=order: train_and_score(order, n, device="cpu"))
+        outcome = carry_out(order, partial(train_and_score, order, device="cpu"))
         assert outcome.status == "done", outcome.reason
     head = find_cell(workspace.storage, plan, "t", "without", None, 0)
     (view,) = head.record.evaluations

@@ -94,9 +94,9 @@ def refuse_impossible(orders: Sequence[Order]) -> None:
             asked = each * order.workers
             if asked > have.get(kind, 0.0):
                 raise ImpossibleError(
-                    f"run {order.run_id} ({order.config.model['name']}, seed {order.spec['seed']}) asks for {asked:g} {kind}s ({order.workers} workers x {each:g}), but there are"
-                    f" {have.get(kind, 0.0):g}: lower recipe.workers or resources.{kind.lower()}s_per_worker, or use"
-                    " a larger cluster"
+                    f"run {order.run_id} ({order.config.model['name']}, seed {order.spec['seed']}) asks for {asked:g}"
+                    f" {kind}s ({order.workers} workers x {each:g}), but there are {have.get(kind, 0.0):g}: lower"
+                    f" recipe.workers or resources.{kind.lower()}s_per_worker, or use a larger cluster"
                 )
 
 
