@@ -8,7 +8,7 @@ export PYTHONUNBUFFERED := 1
 
 .PHONY: help demo test check check-full bench bench-decode clean
 help:
-	@echo "make demo   regenerate two ablation tables from generated videos (about 8 minutes on 2 cores)"
+	@echo "make demo   regenerate two ablation tables from generated videos (about 6 minutes on 2 cores, after installing)"
 	@echo "make test   run the tests"
 	@echo "make check  lint, format, types, import floors, studies"
 	@echo "make check-full  one real training step of every model at its paper's size (minutes)"
