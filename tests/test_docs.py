@@ -18,8 +18,8 @@ from retable import cli, registry, testing
 from retable.data import config as data_config
 from retable.study import config as study_config
 from retable.study import schema
+from retable.study.check import check
 from retable.study.load import parse
-from retable.study.plan import check
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

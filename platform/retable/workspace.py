@@ -16,9 +16,11 @@ from retable.data import PIPELINE_SEMANTICS, features
 from retable.data.cache import cache_size
 from retable.data.manifest import Manifest, dataset_folder, fingerprint, open_dataset
 from retable.study.cells import matches
+from retable.study.check import check
 from retable.study.config import Data, Protocol
 from retable.study.load import LoadedStudy, load
-from retable.study.plan import Plan, Subset, Training, World, check, make_plan
+from retable.study.plan import Plan, Subset, Training
+from retable.study.planner import World, make_plan
 from retable.study.problems import StudyError
 from retable.study.schema import Study
 from retable.track import reader, view
@@ -90,7 +92,7 @@ class Workspace:
 
     @property
     def world(self) -> World:
-        """What :func:`retable.study.plan.make_plan` needs to know of here."""
+        """What :func:`retable.study.planner.make_plan` needs to know of here."""
         return World(self.fingerprint, PIPELINE_SEMANTICS, loop.SEMANTICS, evaluate.SEMANTICS, features.SEMANTICS)
 
     def records(self, plan: Plan, *, offline: bool = False) -> dict[str, RunRecord]:

@@ -9,8 +9,10 @@ import pytest
 from rich.console import Console
 
 from retable.data.errors import FlowUnavailable
+from retable.execute.attempt import carry_out
 from retable.execute.driver import run_study, still_missing
-from retable.execute.work import Order, carry_out, train_and_score
+from retable.execute.order import Order
+from retable.execute.work import train_and_score
 from retable.workspace import Workspace
 from tests.execute.small import study
 

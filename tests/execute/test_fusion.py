@@ -10,9 +10,10 @@ from typing import get_args
 import pytest
 from rich.console import Console
 
+from retable.execute.attempt import carry_out
 from retable.execute.driver import still_missing
 from retable.execute.publisher import Publisher
-from retable.execute.work import carry_out, train_and_score
+from retable.execute.work import train_and_score
 from retable.report.render import Format, render
 from retable.report.results import document
 from retable.study.load import parse

@@ -11,8 +11,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from retable.execute.attempt import carry_out
 from retable.execute.driver import still_missing
-from retable.execute.work import carry_out, train_and_score
+from retable.execute.work import train_and_score
 from retable.study.load import load
 from retable.workspace import Workspace
 from tests.execute.small import TEXT

@@ -14,9 +14,10 @@ import torch
 from ruamel.yaml import YAML
 
 from retable import cli
+from retable.execute.attempt import carry_out
 from retable.execute.driver import still_missing
 from retable.execute.predict import NotAvailable, Trained, export, find_cell, find_run, maps_of, predict
-from retable.execute.work import carry_out, train_and_score
+from retable.execute.work import train_and_score
 from retable.study.config import Config
 from retable.train.evaluate import load_model
 from retable.workspace import Workspace

@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retable.execute.asha import Decisions
+from retable.execute.order import Places
 from retable.execute.search import Options, SearchSource
-from retable.execute.work import Places
 from retable.study.load import parse
-from retable.study.plan import RunSpec, training_of
+from retable.study.plan import RunSpec
+from retable.study.planner import training_of
 from retable.study.schema import Budget, Scheduler
 from retable.study.searches import Hunt
 from retable.track.claims import Process

@@ -13,8 +13,10 @@ import torch
 from rich.console import Console
 
 from retable.data.errors import DataError
+from retable.execute.attempt import carry_out
 from retable.execute.driver import refuse_misfits, still_missing
-from retable.execute.work import Order, carry_out, features_of, train_and_score
+from retable.execute.order import Order
+from retable.execute.work import features_of, train_and_score
 from retable.report.preview import preview, show
 from retable.report.results import document
 from retable.track.runs import run_entries

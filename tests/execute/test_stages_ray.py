@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from retable.execute.attempt import carry_out
 from retable.execute.driver import Summary, run_study, still_missing
-from retable.execute.work import carry_out, train_and_score
+from retable.execute.work import train_and_score
 from retable.study.load import load
 from retable.workspace import Workspace
 from tests.execute.small import study

@@ -125,7 +125,8 @@ def test_a_second_driver_is_told_and_trains_nothing_twice(workspace: Workspace) 
 
 
 def test_accuracies_do_not_depend_on_ray(workspace: Workspace, tmp_path: Path) -> None:
-    from retable.execute.work import carry_out, train_and_score
+    from retable.execute.attempt import carry_out
+    from retable.execute.work import train_and_score
 
     run(workspace, rows=("s3",))
     (through_ray,) = workspace.storage.records().values()

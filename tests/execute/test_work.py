@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from retable.execute import work
+from retable.execute.attempt import carry_out
 from retable.execute.driver import still_missing
-from retable.execute.work import Order, carry_out, missing_views, train_and_score
+from retable.execute.order import Order, missing_views
+from retable.execute.work import train_and_score
 from retable.track.claims import Claim, Process
 from retable.train.checkpoint import unpack
 from retable.workspace import Workspace

@@ -9,7 +9,8 @@ import pytest
 
 from retable.study.config import Config
 from retable.study.load import parse
-from retable.study.plan import Plan, RunSpec, World, make_plan
+from retable.study.plan import Plan, RunSpec
+from retable.study.planner import World, make_plan
 from retable.track.records import RunRecord
 
 STUDY = """

@@ -10,7 +10,8 @@ import pytest
 
 from retable.report.results import document
 from retable.study.load import parse
-from retable.study.plan import Plan, RunSpec, World, make_plan
+from retable.study.plan import Plan, RunSpec
+from retable.study.planner import World, make_plan
 from retable.track.records import RunRecord
 from retable.track.scores import Scores, metrics
 

@@ -10,9 +10,11 @@ import pytest
 
 from retable.report.render import Format, render
 from retable.report.results import document
+from retable.study.check import check
 from retable.study.claims import parse
 from retable.study.load import LoadedStudy, load
-from retable.study.plan import Plan, World, check, make_plan
+from retable.study.plan import Plan
+from retable.study.planner import World, make_plan
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
 WORLD = World(lambda data: None, 1, 1, 1)

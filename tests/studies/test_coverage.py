@@ -10,7 +10,8 @@ import pytest
 from retable.study.config import Config
 from retable.study.lint import Coverage, coverage, findings
 from retable.study.load import LoadedStudy, load
-from retable.study.plan import Plan, World, make_plan
+from retable.study.plan import Plan
+from retable.study.planner import World, make_plan
 
 FOLDER = Path(__file__).parents[2] / "studies"
 PAPERS = ("mast", "stidf", "statsn", "maagn", "msfnet")

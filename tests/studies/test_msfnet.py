@@ -9,7 +9,8 @@ import pytest
 
 from retable.report.results import document
 from retable.study.load import LoadedStudy, load
-from retable.study.plan import Plan, World, make_plan
+from retable.study.plan import Plan
+from retable.study.planner import World, make_plan
 
 WORLD = World(lambda data: None, 1, 1, 1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retable.study.load import LoadedStudy, parse
-from retable.study.plan import World
+from retable.study.planner import World
 from retable.study.problems import Problem, StudyError
 
 TEXT = """\

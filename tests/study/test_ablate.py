@@ -8,7 +8,7 @@ import pytest
 
 from retable.study.ablate import Ablation, ablate
 from retable.study.load import LoadedStudy, parse
-from retable.study.plan import make_plan, training_of
+from retable.study.planner import make_plan, training_of
 from retable.study.problems import StudyError
 from retable.study.searches import Hunt, row_config
 from tests.study.sample import EQUIPPED, TEXT

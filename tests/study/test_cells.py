@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from retable.study.cells import Combine, Demand, Demands, Score, Tree, demands, matches, varied_paths
-from retable.study.plan import check
+from retable.study.check import check
 from retable.study.resolve import Resolved, leaves
 from tests.study.sample import place, sample, spoilt
 

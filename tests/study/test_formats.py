@@ -9,9 +9,11 @@ import pytest
 
 from retable.data import layouts
 from retable.study.cells import Combine, Demand, Demands, Score, Tree, demands
+from retable.study.check import check
 from retable.study.config import Config
 from retable.study.load import LoadedStudy, parse
-from retable.study.plan import Plan, World, check, make_plan
+from retable.study.plan import Plan
+from retable.study.planner import World, make_plan
 
 CLASSES = {"ssv1": 174, "ssv2": 174, "hmdb51": 51, "jhmdb": 21, "thumos14": 101}
 WORLD = World(lambda data: None, 1, 1, 1)

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retable.data.config import Data
+from retable.study.check import check
 from retable.study.identity import PROVISIONAL
 from retable.study.load import LoadedStudy, parse
-from retable.study.plan import Plan, World, check, make_plan
+from retable.study.plan import Plan
+from retable.study.planner import World, make_plan
 from retable.study.problems import Problem, StudyError
 from retable.workspace import open_study
 from tests.study.sample import EQUIPPED, TEXT, WORLD, place, sample, spoilt
@@ -328,7 +330,8 @@ def test_there_are_as_many_trainings_as_distinct_configs(rows: list[list[dict[st
 def test_planning_touches_neither_ray_nor_mlflow_nor_pandas(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(TEXT, encoding="utf-8")
     code = (
-        "import sys; from retable.study.load import load; from retable.study.plan import *;"
+        "import sys; from retable.study.load import load; from retable.study.check import check;"
+        "from retable.study.planner import World, make_plan;"
         "w = World(lambda d: None, 1, 1, 1);"
         "print(len(make_plan(load('s.yaml'), w).runs), len(check(load('s.yaml'))));"
         "print(sorted({'ray', 'mlflow', 'pandas', 'av', 'optuna'} & set(sys.modules)))"

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retable.study.check import check
 from retable.study.load import parse
-from retable.study.plan import check, make_plan, training_of
+from retable.study.planner import make_plan, training_of
 from retable.study.problems import Problem, StudyError
 from retable.study.schema import Space
 from retable.study.searches import Hunt, even

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from retable.study.check import check
 from retable.study.load import parse
-from retable.study.plan import Evaluation, Plan, World, check, make_plan
+from retable.study.plan import Evaluation, Plan
+from retable.study.planner import World, make_plan
 from retable.study.problems import StudyError
 
 WORLD = World(lambda data: None, 1, 1, 1)

@@ -13,9 +13,10 @@ from retable.data.config import Data
 from retable.data.errors import DatasetError, FlowUnavailable
 from retable.data.manifest import dataset_folder
 from retable.execute.display import Display, labels
+from retable.execute.order import Order, Places, missing_views
 from retable.execute.publisher import Publisher
 from retable.execute.tune import Endings, blocked_by, execute, ray_session, refuse_impossible
-from retable.execute.work import Order, Places, missing_views, open_data
+from retable.execute.work import open_data
 from retable.progress import progress
 from retable.study.load import LoadedStudy
 from retable.study.plan import Plan

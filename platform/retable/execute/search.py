@@ -17,8 +17,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from retable.execute.asha import Decision, Decisions
+from retable.execute.order import Order, Places, missing_views
 from retable.execute.tune import MAX_DEATHS, give_up
-from retable.execute.work import Order, Places, missing_views
 from retable.study import identity
 from retable.study.plan import RunSpec
 from retable.study.resolve import Unresolvable

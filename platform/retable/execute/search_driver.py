@@ -13,14 +13,15 @@ from retable.execute.asha import Decisions
 from retable.execute.display import Display
 from retable.execute.driver import last_epoch, places, warm_cache
 from retable.execute.optuna_storage import open_search, read_search
+from retable.execute.order import Order
 from retable.execute.search import Options, SearchSource, recorded
 from retable.execute.tune import Endings, execute_supply, ray_session, refuse_impossible, room
-from retable.execute.work import Order
 from retable.report.trials import best
 from retable.study import identity
 from retable.study.ablate import Ablation, ablate
 from retable.study.load import LoadedStudy
-from retable.study.plan import RunSpec, training_of
+from retable.study.plan import RunSpec
+from retable.study.planner import training_of
 from retable.study.problems import Problem, StudyError
 from retable.study.resolve import leaves
 from retable.study.searches import Hunt, some_points, unfit

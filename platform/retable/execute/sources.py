@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
-from retable.execute.work import Order
+from retable.execute.order import Order
 
 
 class Source(Protocol):

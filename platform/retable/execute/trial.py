@@ -10,7 +10,9 @@ from ray import train as ray_train
 from ray import tune
 from ray.train.torch import TorchTrainer
 
-from retable.execute.work import Order, carry_out, train_and_score
+from retable.execute.attempt import carry_out
+from retable.execute.order import Order
+from retable.execute.work import train_and_score
 
 
 def trial(config: dict[str, Any], orders: Mapping[str, Order]) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from typing import Any
 import ray
 from ray import tune
 
+from retable.execute.order import Order
 from retable.execute.sources import PlanSearcher, PlanSource, SourceSearcher, Supply, SupplySearcher
 from retable.execute.trial import trial
-from retable.execute.work import Order
 from retable.track.storage import Storage, dump, now
 
 MAX_DEATHS = 3

@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from retable import registry
+from retable.study.check import check
 from retable.study.load import LoadedStudy, parse
-from retable.study.plan import check
 from retable.study.problems import Problem, StudyError, nearest
 from retable.study.resolve import SECTIONS, Unresolvable, leaves, overlay, profile_leaves, resolve
 from retable.study.schema import Profile

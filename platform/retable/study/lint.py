@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retable.study import claims
+from retable.study.check import check
 from retable.study.claims import Reference
 from retable.study.config import Config
 from retable.study.load import LoadedStudy, load
-from retable.study.plan import Cell, Plan, World, check, make_plan
+from retable.study.plan import Cell, Plan
+from retable.study.planner import World, make_plan
 from retable.study.problems import Problem, StudyError
 from retable.study.schema import Claim, Row, Study, Table
 from retable.study.static import in_unit, static_counts

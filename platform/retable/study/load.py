@@ -28,7 +28,7 @@ class LoadedStudy:
 def load(path: Path | str) -> LoadedStudy:
     """Read and check a study file's form: YAML, known keys, types, references inside the file.
 
-    Settings are checked against models and datasets by :func:`retable.study.plan.check`.
+    Settings are checked against models and datasets by :func:`retable.study.check.check`.
 
     Raises:
         StudyError: the file is missing or faulty; every fault found is listed.
