@@ -1,4 +1,4 @@
-"""``retable data index``, ``pack`` and ``verify``: what is in a dataset's videos, and the fast way to read them."""
+"""``retable data``: generate and show datasets; what is in their videos, and the fast way to read them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from retable.console import Data, Json, err, out, print_json
+from retable.cli_options import Data, Json
+from retable.console import err, out, print_json
 
 Dataset = Annotated[str, typer.Argument(help="A dataset, as `retable data show` names it.", show_default=False)]
 Processes = Annotated[int | None, typer.Option(min=0, help="Worker processes. Default: one per CPU; 0: none.")]
@@ -16,9 +17,43 @@ Processes = Annotated[int | None, typer.Option(min=0, help="Worker processes. De
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``retable data``."""
+    app.command("generate")(generate)
+    app.command("show")(show)
     app.command("index")(index)
     app.command("pack")(pack)
     app.command("verify")(verify)
+
+
+def generate(
+    variant: Annotated[str, typer.Argument(help="motions, or motions-kinetics, ...: see `retable data show`.")],
+    target: Annotated[Path | None, typer.Option("--out", help="Its own folder. Default: DATA/VARIANT.")] = None,
+    data: Data = None,
+) -> None:
+    """Write a generated action dataset: real MPEG-4 AVI files in UCF101's on-disk layout, told apart by motion only.
+
+    Example: `retable data generate motions-ucf101`
+    """
+    from retable.data.generate import generate as write
+    from retable.data.manifest import dataset_folder
+    from retable.progress import progress
+
+    name = "motions-ucf101" if variant == "motions" else variant
+    with progress(f"generating {name}", err) as told:
+        folder = write(name, target or dataset_folder(name, data), progress=told)
+    out.print(f"{name} is in {folder}")
+
+
+def show(
+    name: Annotated[str | None, typer.Argument(help="A dataset; without one, all that are known.")] = None,
+    data: Data = None,
+) -> None:
+    """Show which datasets there are, or one dataset's classes, splits and fingerprint.
+
+    Example: `retable data show motions-ucf101`
+    """
+    from retable.report import datasets
+
+    datasets.show(name, data, out)
 
 
 def index(
