@@ -23,8 +23,8 @@ from retable.study import identity
 from retable.study.plan import RunSpec
 from retable.study.resolve import Unresolvable
 from retable.study.schema import STATIC_METRICS, Budget
-from retable.study.searches import GRID_LIMIT, Hunt, measured
-from retable.study.space import OutsideError, Parameter, Point, Scalar
+from retable.study.searches import Hunt, measured
+from retable.study.space import GRID_LIMIT, OutsideError, Parameter, Point, Scalar
 from retable.study.static import in_unit, static_counts
 from retable.track.claims import holder
 from retable.track.records import RunRecord

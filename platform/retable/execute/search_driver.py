@@ -24,8 +24,9 @@ from retable.study.plan import RunSpec
 from retable.study.planner import training_of
 from retable.study.problems import Problem, StudyError
 from retable.study.resolve import leaves
-from retable.study.searches import Hunt, some_points, unfit
-from retable.study.space import Point
+from retable.study.search_faults import unfit
+from retable.study.searches import Hunt
+from retable.study.space import Point, some_points
 from retable.track.connection import probe
 from retable.track.trial_record import publish_trials
 from retable.track.trials import TrialRecord
