@@ -50,12 +50,13 @@ def search(
 
     Example: `retable search studies/msfnet.yaml --trials 24 --scheduler asha`
     """
+    from retable.execute import search_asked
     from retable.execute import search_driver as driver
     from retable.report import trials as report
 
     workspace = places.open()
-    asked = driver.Asked(sampler, scheduler, trials, epochs, seed, concurrency)
-    hunt = driver.hunt_of(study.load(), study.profile, study.settings, asked)
+    asked = search_asked.Asked(sampler, scheduler, trials, epochs, seed, concurrency)
+    hunt = search_asked.hunt_of(study.load(), study.profile, study.settings, asked)
     code = 0
     if show:
         name, found = driver.read_trials(hunt, workspace, optuna)
@@ -92,12 +93,10 @@ def ablate(
 
     Example: `retable ablate studies/msfnet.yaml --from best`
     """
-    from retable.execute import search_driver as driver
+    from retable.execute.search_ablation import ablation
 
     loaded, workspace = study.load(), places.open()
-    made = driver.ablation(
-        loaded, workspace, origin, profile=study.profile, settings=study.settings, knobs=knobs, url=optuna
-    )
+    made = ablation(loaded, workspace, origin, profile=study.profile, settings=study.settings, knobs=knobs, url=optuna)
     place = target or Path(f"{loaded.study.study}-ablation.yaml")
     if place.exists():
         raise StudyError([Problem(str(place), 1, 1, "--out", "is there already", hint="name another file with --out")])
