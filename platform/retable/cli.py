@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from retable import __version__, cli_data, cli_flow, cli_predict, cli_search, cli_weights
+from retable import __version__, cli_analysis, cli_data, cli_flow, cli_predict, cli_search, cli_weights
 from retable.cli_options import (
     Address,
     Chosen,
@@ -48,6 +48,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Generate and look at datasets
 app.add_typer(data_app, name="data")
 app.add_typer(cli_weights.app, name="weights")
 cli_search.register(app)
+cli_analysis.register(app)
 data_app.command("flow")(spread(cli_flow.flow))
 cli_data.register(data_app)
 cli_predict.register(app)
