@@ -61,7 +61,7 @@ def t_power(n: int, effect: float, alpha: float) -> float:
     """Power of the two-sided t-test of n paired differences: the noncentral t beyond the critical values."""
     df, shift = n - 1, abs(effect) * math.sqrt(n)
     critical = float(stats.t.ppf(1 - alpha / 2, df))
-    found = float(stats.nct.sf(critical, df, shift))
+    found = float(stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift))
     return found if math.isfinite(found) else float(stats.norm.sf(critical - shift))
 
 
@@ -70,3 +70,18 @@ def needed_words(needed: dict[str, Any]) -> str:
     if needed["seeds"] is None:
         return f"more than n={MOST_SEEDS} needed"
     return f"about n={needed['seeds']} needed"
+
+
+def needed_legend(table: dict[str, Any]) -> list[str]:
+    """What the seeds needed rest on, for a table of the document that names some; or what they would need."""
+    found = [to for row in table["rows"] for cell in row["cells"].values() if (to := cell["to_baseline"]) is not None]
+    needed = [to["seeds_needed"] for to in found if to["seeds_needed"] is not None]
+    if needed:
+        levels = " or ".join(f"{alpha:.2g}" for alpha in sorted({each["alpha"] for each in needed}))
+        return [
+            f"Needed: seeds for a two-sided paired t-test at level {levels} (0.05 over the tests of the table) with"
+            f" power {POWER:g}, if the difference and its variance over these seeds were the true ones."
+        ]
+    if found and all(to["n"] < 2 for to in found):
+        return ["Needed: not known. One seed shows no variance; two or more do."]
+    return []
