@@ -68,6 +68,8 @@ def figure(
 
     Example: `retable figure studies/msfnet.yaml --search`
     """
+    if not search:
+        raise typer.BadParameter("say what to draw: --search")
     from retable.execute.search_draw import draw_search
     from retable.execute.search_driver import Asked, hunt_of
 
