@@ -37,7 +37,7 @@ def importance(
     Example: `retable importance studies/msfnet.yaml`
     """
     from retable.execute import importance as evaluators
-    from retable.execute.search_driver import Asked, hunt_of
+    from retable.execute.search_asked import Asked, hunt_of
     from retable.execute.search_reader import see
     from retable.report import importance_table
 
@@ -70,8 +70,8 @@ def figure(
     """
     if not search:
         raise typer.BadParameter("say what to draw: --search")
+    from retable.execute.search_asked import Asked, hunt_of
     from retable.execute.search_draw import draw_search
-    from retable.execute.search_driver import Asked, hunt_of
 
     loaded = study.load()
     hunt = hunt_of(loaded, study.profile, study.settings, Asked())

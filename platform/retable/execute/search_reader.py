@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from retable.data.errors import DatasetError
 from retable.execute.optuna_storage import SearchStorageError, read_search
-from retable.execute.search import recorded
 from retable.execute.search_driver import read_trials
+from retable.execute.search_ledger import recorded
 from retable.study.problems import Problem, StudyError
 from retable.study.searches import Hunt
 from retable.track import trial_record
