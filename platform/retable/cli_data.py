@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command("show")(show)
     app.command("index")(index)
     app.command("pack")(pack)
+    app.command("proxy")(proxy)
     app.command("verify")(verify)
 
 
@@ -94,7 +95,7 @@ def index(
 def pack(
     dataset: Dataset,
     target: Annotated[
-        Path | None, typer.Option("--out", help="A new folder. Default: .retable/pack in the dataset.")
+        str | None, typer.Option("--out", help="A new folder, or a URL. Default: .retable/pack in the dataset.")
     ] = None,
     shard: Annotated[float, typer.Option(min=0.001, help="Size of one file, GB.")] = 1.0,
     processes: Processes = None,
@@ -125,6 +126,49 @@ def pack(
         f"{dataset}: {packed.card['videos']:,} videos in {files} files, {size:.3f} GB, in {packed.place};"
         f" {time.monotonic() - begun:.1f} s"
     )
+
+
+def proxy(
+    dataset: Dataset,
+    short_side: Annotated[int, typer.Option(min=16, help="Short side of the frames, pixels.")] = 128,
+    gop: Annotated[
+        int, typer.Option(min=1, max=250, help="Frames from key to key: 1 for sparse sampling, 12 for dense.")
+    ] = 1,
+    target: Annotated[
+        Path | None, typer.Option("--out", help="A new folder. Default: DATA/DATASET-proxy<short side>-gop<gop>.")
+    ] = None,
+    processes: Processes = None,
+    data: Data = None,
+) -> None:
+    """Encode a dataset's videos again, small and with loss, for training that waits for its data.
+
+    The proxy is a dataset of its own: use its name as data.dataset. Its runs have other ids, and tables made from it
+    say so. Frame k of the proxy is frame k of the video. Interrupted, it goes on where it was.
+
+    Example: `retable data proxy motions-ucf101 --short-side 64 --gop 12`
+    """
+    from retable.data.indexing import build_index
+    from retable.data.manifest import dataset_folder, open_dataset
+    from retable.data.proxy import build_proxy
+    from retable.data.tier import Tier, proxy_name
+    from retable.progress import progress
+
+    manifest, begun = open_dataset(dataset, dataset_folder(dataset, data)), time.monotonic()
+    tier, index = Tier(short_side, gop), None
+    name = proxy_name(dataset, tier)
+    if manifest.contents is None:
+        with progress(f"indexing {dataset}", err) as told:
+            index = build_index(manifest, processes=processes, progress=told)
+    with progress(f"encoding {name}", err) as told:
+        made = build_proxy(
+            manifest, index, target or dataset_folder(name, data), tier, processes=processes, progress=told
+        )
+    size = made.card["bytes"] / 1e9
+    out.print(
+        f"{name}: {made.card['videos']:,} videos, {sum(made.counts.values()):,} frames, {size:.3f} GB, in {made.place};"
+        f" {time.monotonic() - begun:.1f} s"
+    )
+    out.print(f"Use it as data.dataset={name}. Tables made from it say so.")
 
 
 def verify(
