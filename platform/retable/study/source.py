@@ -21,7 +21,7 @@ _PREFIXED_INT = re.compile(r"[-+]?0[box]", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Source:
-    """Where a study's parts stand in its file. ``marks`` are 1-based (line, column) by YAML path."""
+    """Where a file's parts stand in it. ``marks`` are 1-based (line, column) by YAML path."""
 
     file: str
     marks: Marks = field(default_factory=dict)
@@ -42,8 +42,13 @@ class Source:
         return self.marks.get(path, (1, 1))
 
 
-def read(text: str, file: str) -> tuple[dict[str, Any], Source, list[Problem]]:
+STUDY_FORM = "a study file is a mapping that begins with 'study: NAME'"
+
+
+def read(text: str, file: str, form: str = STUDY_FORM) -> tuple[dict[str, Any], Source, list[Problem]]:
     """The mapping in a YAML text, where its parts stand, and the faults that leave it readable (keys given twice).
+
+    ``form`` says what the file should be, where it is no mapping.
 
     Raises:
         StudyError: it is not YAML, or not a mapping.
@@ -60,7 +65,7 @@ def read(text: str, file: str) -> tuple[dict[str, Any], Source, list[Problem]]:
         reason = str(error).splitlines()[0]
         raise StudyError([Problem(file, before.count("\n") + 1, column, "", f"this is not YAML: {reason}")]) from None
     if not isinstance(node, MappingNode):
-        raise StudyError([Problem(file, 1, 1, "", "a study file is a mapping that begins with 'study: NAME'")])
+        raise StudyError([Problem(file, 1, 1, "", form)])
     reader = _Reader(Source(file))
     tree = reader.plain(node, ())
     assert isinstance(tree, dict)
