@@ -90,3 +90,18 @@ def test_no_dataset_and_no_room_are_exit_code_3(retable: Retable, monkeypatch: p
     code, _, said = retable("data", "pack", NAME, "--processes", "0")
     assert code == 3
     assert "no space left in" in said
+
+
+def test_a_proxy_is_a_dataset_that_verify_and_tables_know(retable: Retable, tmp_path: Path) -> None:
+    code, said, _ = retable("data", "proxy", NAME, "--short-side", "32", "--gop", "12", "--processes", "0")
+    name = f"{NAME}-proxy32-gop12"
+    assert code == 0
+    assert f"{name}: 36 videos, " in said
+    assert f"Use it as data.dataset={name}. Tables made from it say so." in said
+    assert (tmp_path / "data" / name / "pack.json").is_file()
+    code, said, _ = retable("data", "verify", name)
+    assert (code, said) == (0, f"{name}: nothing is wrong\n")
+    _, said, _ = retable("table", "quickstart", "--set", f"data.dataset={name}", "--offline")
+    assert f"From the proxy {name}: the videos of {NAME} encoded again with loss" in " ".join(said.split())
+    _, said, _ = retable("table", "quickstart", "--offline")
+    assert "proxy" not in said

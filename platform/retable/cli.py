@@ -5,14 +5,26 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
-from ruamel.yaml import YAML
 
-from retable import __version__, cli_cluster, cli_data, cli_flow, cli_predict, cli_search, cli_weights
-from retable.console import Data, Json, err, out, print_json
+from retable import __version__, cli_analysis, cli_cluster, cli_data, cli_flow, cli_predict, cli_search, cli_weights
+from retable.cli_options import (
+    Address,
+    Chosen,
+    Cpus,
+    Json,
+    Local,
+    Offline,
+    Overlaid,
+    Places,
+    Profile,
+    Storage,
+    Tracking,
+    spread,
+)
+from retable.console import err, out, print_json
 from retable.study.problems import Problem, StudyError
 
 if TYPE_CHECKING:
@@ -37,39 +49,15 @@ app.add_typer(data_app, name="data")
 app.add_typer(cli_weights.app, name="weights")
 app.add_typer(cli_cluster.app, name="cluster")
 cli_search.register(app)
-data_app.command("flow")(cli_flow.flow)
+cli_analysis.register(app)
+data_app.command("flow")(spread(cli_flow.flow))
 cli_data.register(data_app)
 cli_predict.register(app)
 
-Study = Annotated[
-    str, typer.Argument(help="A study file, or the name of a shipped study (msfnet).", show_default=False)
-]
-Profile = Annotated[str | None, typer.Option(help="Overlay: paper, laptop, or your own. Default: the study's.")]
-Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds 0..N-1.")]
-Seed = Annotated[list[int] | None, typer.Option("--seed", help="One seed; may be repeated.")]
-Tables = Annotated[list[str] | None, typer.Option(help="Only these tables; globs, may be repeated.")]
-Rows = Annotated[list[str] | None, typer.Option(help="Only these rows; globs, may be repeated.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="path=value on top of everything, e.g. recipe.lr=1e-3.")]
-Storage = Annotated[
-    str | None, typer.Option(help="Run storage: folder or URL. Default: $RETABLE_STORAGE or ./.retable.")
-]
-Tracking = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow. Default: sqlite in the storage folder.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Do without MLflow: storage only.")]
-
 
 @app.command()
-def plan(
-    study: Study,
-    profile: Profile = None,
-    seeds: Seeds = None,
-    seed: Seed = None,
-    tables: Tables = None,
-    rows: Rows = None,
-    set_: Set = None,
-    storage: Storage = None,
-    data: Data = None,
-    as_json: Json = False,
-) -> None:
+@spread
+def plan(chosen: Chosen, places: Local, as_json: Json = False) -> None:
     """Show what `retable run` would do: runs, what is done already, what is shared, disk and time.
 
     Works without any dataset (ids are then provisional and begin with ~).
@@ -77,36 +65,23 @@ def plan(
     Example: `retable plan studies/msfnet.yaml --tables table2 --seeds 3`
     """
     from retable.report import preview
-    from retable.workspace import Workspace, open_study
 
-    workspace = Workspace.open(storage, data)
-    planned = workspace.plan(
-        open_study(study), profile=profile, seeds=_seeds(seeds, seed) or (0,), settings=_settings(set_),
-        tables=tables or (), rows=rows or (),
-    )  # fmt: skip
+    workspace = places.open()
+    planned = chosen.plan(chosen.load(), workspace)
     sizes = workspace.cache_bytes(planned), workspace.feature_bytes(planned)
     seen = preview.preview(planned, workspace.storage.records(), *sizes)
     print_json(seen) if as_json else preview.show(seen, out)
 
 
 @app.command()
+@spread
 def run(
-    study: Study,
-    profile: Profile = None,
-    seeds: Seeds = None,
-    seed: Seed = None,
-    tables: Tables = None,
-    rows: Rows = None,
-    set_: Set = None,
-    storage: Storage = None,
-    data: Data = None,
-    tracking: Tracking = None,
+    chosen: Chosen,
+    places: Places,
     offline: Offline = False,
     retry_failed: Annotated[bool, typer.Option(help="Train failed runs again, from their newest checkpoint.")] = False,
-    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs for local training. Default: all.")] = None,
-    address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster, e.g. auto. Default: a private local Ray.")
-    ] = None,
+    cpus: Cpus = None,
+    address: Address = None,
 ) -> None:
     """Train what the tables still need, record it, and print the tables.
 
@@ -115,44 +90,33 @@ def run(
     Example: `retable run studies/msfnet.yaml --tables table2 --tables table3 --seeds 2`
     """
     from retable.execute.driver import run_study
-    from retable.workspace import Workspace, open_study
+    from retable.report import render
 
-    workspace = Workspace.open(storage, data, tracking)
-    loaded = open_study(study)
-    planned = workspace.plan(
-        loaded, profile=profile, seeds=_seeds(seeds, seed) or (0,), settings=_settings(set_),
-        tables=tables or (), rows=rows or (),
-    )  # fmt: skip
+    workspace, loaded = places.open(), chosen.load()
+    planned = chosen.plan(loaded, workspace)
     summary = run_study(
         loaded, planned, workspace, err, retry_failed=retry_failed, record=not offline, address=address, cpus=cpus
     )
-    from retable.report import render
-
     sys.stdout.write(render.render(_document(workspace, planned, None, offline=True), "terminal", width=_width()))
     for line in summary.lines():
         err.print(line)
     if summary.published is not None:
-        places = _shown_options({"--storage": storage, "--tracking-uri": tracking, "--profile": profile})
-        out.print(f"Look at it in MLflow: retable ui {study}{places}")
-        links = workspace.links(f"http://127.0.0.1:{UI_PORT}", loaded.study, summary.published.profile, tables)
+        again = chosen.study + _shown_options(
+            {"--storage": places.storage, "--tracking-uri": places.tracking, "--profile": chosen.profile}
+        )
+        out.print(f"Look at it in MLflow: retable ui {again}")
+        links = workspace.links(f"http://127.0.0.1:{UI_PORT}", loaded.study, summary.published.profile, chosen.tables)
         for title, link in links.items():
             out.print(f"  {title}: {link}")
-        out.print(f"Next: the same command with --seeds 5, or retable table {study}{places} --format md")
+        out.print(f"Next: the same command with --seeds 5, or retable table {again} --format md")
     raise typer.Exit(summary.exit_code)
 
 
 @app.command()
+@spread
 def table(
-    study: Study,
-    profile: Profile = None,
-    seeds: Seeds = None,
-    seed: Seed = None,
-    tables: Tables = None,
-    rows: Rows = None,
-    set_: Set = None,
-    storage: Storage = None,
-    data: Data = None,
-    tracking: Tracking = None,
+    chosen: Chosen,
+    places: Places,
     offline: Offline = False,
     format_: Annotated[
         Literal["terminal", "md", "latex", "csv", "json"], typer.Option("--format", "-f", help="How to print.")
@@ -165,37 +129,24 @@ def table(
     Example: `retable table studies/msfnet.yaml --profile paper --format md`
     """
     from retable.report import render
-    from retable.workspace import Workspace, open_study
 
-    workspace = Workspace.open(storage, data, tracking)
-    chosen = _seeds(seeds, seed)
-    planned = workspace.plan(
-        open_study(study), profile=profile, seeds=chosen or (0,), settings=_settings(set_),
-        tables=tables or (), rows=rows or (),
-    )  # fmt: skip
-    doc = _document(workspace, planned, chosen, offline=offline)
+    workspace = places.open()
+    planned = chosen.plan(chosen.load(), workspace)
+    doc = _document(workspace, planned, chosen.asked_seeds, offline=offline)
     sys.stdout.write(render.render(doc, format_, width=_width()))
 
 
 @app.command()
-def sync(
-    study: Study,
-    profile: Profile = None,
-    set_: Set = None,
-    storage: Storage = None,
-    data: Data = None,
-    tracking: Tracking = None,
-) -> None:
+@spread
+def sync(study: Overlaid, places: Places) -> None:
     """Fill MLflow again from storage. Repeating it changes nothing.
 
     Example: `retable sync studies/msfnet.yaml --tracking-uri http://127.0.0.1:5000`
     """
     from retable.execute.publisher import Publisher
-    from retable.workspace import Workspace, open_study
 
-    workspace = Workspace.open(storage, data, tracking)
-    loaded = open_study(study)
-    planned = workspace.plan(loaded, profile=profile, settings=_settings(set_))
+    workspace, loaded = places.open(), study.load()
+    planned = workspace.plan(loaded, profile=study.profile, settings=study.settings)
     publisher = Publisher(loaded, planned, workspace, err)
     publisher.check()
     done = publisher.publish()
@@ -284,15 +235,15 @@ def models(
 
 
 @app.command()
-def doctor(storage: Storage = None, data: Data = None, tracking: Tracking = None, as_json: Json = False) -> None:
+@spread
+def doctor(places: Places, as_json: Json = False) -> None:
     """Check this machine: versions, devices, disk, storage, MLflow, datasets; say what to do about each fault.
 
     Example: `retable doctor --tracking-uri http://127.0.0.1:5000`
     """
     from retable.execute import doctor as surgery
-    from retable.workspace import Workspace
 
-    findings = surgery.examine(Workspace.open(storage, data, tracking))
+    findings = surgery.examine(places.open())
     if as_json:
         print_json({"schema": 1, "checks": findings})
     else:
@@ -326,40 +277,6 @@ def gc(
         out.print(f"freed {freed / 1e6:.1f} MB")
     elif any(found.values()):
         out.print("retable gc --delete frees it")
-
-
-@data_app.command("generate")
-def data_generate(
-    variant: Annotated[str, typer.Argument(help="motions, or motions-kinetics, ...: see `retable data show`.")],
-    target: Annotated[Path | None, typer.Option("--out", help="Its own folder. Default: DATA/VARIANT.")] = None,
-    data: Data = None,
-) -> None:
-    """Write a generated action dataset: real MPEG-4 AVI files in UCF101's on-disk layout, told apart by motion only.
-
-    Example: `retable data generate motions-ucf101`
-    """
-    from retable.data.generate import generate
-    from retable.data.manifest import dataset_folder
-    from retable.progress import progress
-
-    name = "motions-ucf101" if variant == "motions" else variant
-    with progress(f"generating {name}", err) as told:
-        folder = generate(name, target or dataset_folder(name, data), progress=told)
-    out.print(f"{name} is in {folder}")
-
-
-@data_app.command("show")
-def data_show(
-    name: Annotated[str | None, typer.Argument(help="A dataset; without one, all that are known.")] = None,
-    data: Data = None,
-) -> None:
-    """Show which datasets there are, or one dataset's classes, splits and fingerprint.
-
-    Example: `retable data show motions-ucf101`
-    """
-    from retable.report import datasets
-
-    datasets.show(name, data, out)
 
 
 @app.callback()
@@ -424,12 +341,6 @@ def _coverage(found: Sequence[Coverage], as_json: bool) -> None:
     out.print(f"{'together':12} {tables:3} tables, {rows:3} own rows, {cells:3} own published values")
 
 
-def _seeds(count: int | None, listed: list[int] | None) -> tuple[int, ...] | None:
-    if count is None and not listed:
-        return None
-    return tuple(sorted({*range(count or 0), *(listed or [])}))
-
-
 def _width() -> int | None:
     """The terminal's width; None (the renderer's own) where there is none."""
     return out.width if out.is_terminal else None
@@ -437,17 +348,6 @@ def _width() -> int | None:
 
 def _shown_options(options: Mapping[str, str | None]) -> str:
     return "".join(f" {name} {value}" for name, value in options.items() if value)
-
-
-def _settings(pairs: list[str] | None) -> dict[str, Any]:
-    yaml = YAML(typ="safe", pure=True)
-    found = {}
-    for pair in pairs or []:
-        path, equals, value = pair.partition("=")
-        if not equals:
-            raise StudyError([Problem("--set", 1, 1, pair, "has no value", hint="write --set path=value")])
-        found[path] = yaml.load(value)
-    return found
 
 
 def _document(workspace: Any, planned: Any, seeds: tuple[int, ...] | None, *, offline: bool) -> dict[str, Any]:

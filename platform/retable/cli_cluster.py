@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from retable.console import Json, err, out, print_json
+from retable.cli_options import Json
+from retable.console import err, out, print_json
 
 app = typer.Typer(no_args_is_help=True, help="A Ray cluster: check its file, start it, reach it, end it.")
 

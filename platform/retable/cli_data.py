@@ -1,4 +1,4 @@
-"""``retable data index``, ``pack`` and ``verify``: what is in a dataset's videos, and the fast way to read them."""
+"""``retable data``: generate and show datasets; what is in their videos, and the fast way to read them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from retable.console import Data, Json, err, out, print_json
+from retable.cli_options import Data, Json
+from retable.console import err, out, print_json
 
 Dataset = Annotated[str, typer.Argument(help="A dataset, as `retable data show` names it.", show_default=False)]
 Processes = Annotated[int | None, typer.Option(min=0, help="Worker processes. Default: one per CPU; 0: none.")]
@@ -16,9 +17,44 @@ Processes = Annotated[int | None, typer.Option(min=0, help="Worker processes. De
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``retable data``."""
+    app.command("generate")(generate)
+    app.command("show")(show)
     app.command("index")(index)
     app.command("pack")(pack)
+    app.command("proxy")(proxy)
     app.command("verify")(verify)
+
+
+def generate(
+    variant: Annotated[str, typer.Argument(help="motions, or motions-kinetics, ...: see `retable data show`.")],
+    target: Annotated[Path | None, typer.Option("--out", help="Its own folder. Default: DATA/VARIANT.")] = None,
+    data: Data = None,
+) -> None:
+    """Write a generated action dataset: real MPEG-4 AVI files in UCF101's on-disk layout, told apart by motion only.
+
+    Example: `retable data generate motions-ucf101`
+    """
+    from retable.data.generate import generate as write
+    from retable.data.manifest import dataset_folder
+    from retable.progress import progress
+
+    name = "motions-ucf101" if variant == "motions" else variant
+    with progress(f"generating {name}", err) as told:
+        folder = write(name, target or dataset_folder(name, data), progress=told)
+    out.print(f"{name} is in {folder}")
+
+
+def show(
+    name: Annotated[str | None, typer.Argument(help="A dataset; without one, all that are known.")] = None,
+    data: Data = None,
+) -> None:
+    """Show which datasets there are, or one dataset's classes, splits and fingerprint.
+
+    Example: `retable data show motions-ucf101`
+    """
+    from retable.report import datasets
+
+    datasets.show(name, data, out)
 
 
 def index(
@@ -59,7 +95,7 @@ def index(
 def pack(
     dataset: Dataset,
     target: Annotated[
-        Path | None, typer.Option("--out", help="A new folder. Default: .retable/pack in the dataset.")
+        str | None, typer.Option("--out", help="A new folder, or a URL. Default: .retable/pack in the dataset.")
     ] = None,
     shard: Annotated[float, typer.Option(min=0.001, help="Size of one file, GB.")] = 1.0,
     processes: Processes = None,
@@ -90,6 +126,49 @@ def pack(
         f"{dataset}: {packed.card['videos']:,} videos in {files} files, {size:.3f} GB, in {packed.place};"
         f" {time.monotonic() - begun:.1f} s"
     )
+
+
+def proxy(
+    dataset: Dataset,
+    short_side: Annotated[int, typer.Option(min=16, help="Short side of the frames, pixels.")] = 128,
+    gop: Annotated[
+        int, typer.Option(min=1, max=250, help="Frames from key to key: 1 for sparse sampling, 12 for dense.")
+    ] = 1,
+    target: Annotated[
+        Path | None, typer.Option("--out", help="A new folder. Default: DATA/DATASET-proxy<short side>-gop<gop>.")
+    ] = None,
+    processes: Processes = None,
+    data: Data = None,
+) -> None:
+    """Encode a dataset's videos again, small and with loss, for training that waits for its data.
+
+    The proxy is a dataset of its own: use its name as data.dataset. Its runs have other ids, and tables made from it
+    say so. Frame k of the proxy is frame k of the video. Interrupted, it goes on where it was.
+
+    Example: `retable data proxy motions-ucf101 --short-side 64 --gop 12`
+    """
+    from retable.data.indexing import build_index
+    from retable.data.manifest import dataset_folder, open_dataset
+    from retable.data.proxy import build_proxy
+    from retable.data.tier import Tier, proxy_name
+    from retable.progress import progress
+
+    manifest, begun = open_dataset(dataset, dataset_folder(dataset, data)), time.monotonic()
+    tier, index = Tier(short_side, gop), None
+    name = proxy_name(dataset, tier)
+    if manifest.contents is None:
+        with progress(f"indexing {dataset}", err) as told:
+            index = build_index(manifest, processes=processes, progress=told)
+    with progress(f"encoding {name}", err) as told:
+        made = build_proxy(
+            manifest, index, target or dataset_folder(name, data), tier, processes=processes, progress=told
+        )
+    size = made.card["bytes"] / 1e9
+    out.print(
+        f"{name}: {made.card['videos']:,} videos, {sum(made.counts.values()):,} frames, {size:.3f} GB, in {made.place};"
+        f" {time.monotonic() - begun:.1f} s"
+    )
+    out.print(f"Use it as data.dataset={name}. Tables made from it say so.")
 
 
 def verify(

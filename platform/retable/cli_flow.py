@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from retable.console import Data, err, out
+from retable.cli_options import Local
+from retable.console import err, out
 
 
 def flow(
     dataset: Annotated[str, typer.Argument(help="A dataset, as `retable data show` names it.", show_default=False)],
+    places: Local,
     method: Annotated[Literal["tvl1", "dis", "farneback", "raft"], typer.Option(help="Estimator.")] = "tvl1",
     short_side: Annotated[
         int, typer.Option(min=8, help="Short side of the frames, pixels: a study's data.clip.resize.")
@@ -22,10 +24,6 @@ def flow(
     processes: Annotated[
         int, typer.Option(min=0, help="Worker processes, which may crash. 0: threads of this one.")
     ] = 0,
-    data: Data = None,
-    storage: Annotated[
-        str | None, typer.Option(help="The storage whose cache is filled. Default: $RETABLE_STORAGE or ./.retable.")
-    ] = None,
 ) -> None:
     """Compute a dataset's optical flow, where runs that read it look for it. Broken off, it goes on where it was.
 
@@ -37,9 +35,8 @@ def flow(
     from retable.data.flow import pinned
     from retable.data.flow_store import compute
     from retable.progress import progress
-    from retable.workspace import Workspace
 
-    workspace = Workspace.open(storage, data)
+    workspace = places.open()
     if (method == "raft") != (weights is not None):
         raise typer.BadParameter("--weights goes with --method raft, and only with it")
     wanted = pinned(Flow(method=method, bound=bound, weights=None if weights is None else str(weights)))

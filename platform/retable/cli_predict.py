@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retable.console import Data, Json, err, out, print_json
+from retable.cli_options import Json, Local, Profile, spread
+from retable.console import err, out, print_json
 
 if TYPE_CHECKING:
     from retable.execute.predict import Trained
 
-Run = Annotated[str | None, typer.Option("--run", help="A run's id, or its beginning.")]
-Study = Annotated[str | None, typer.Option(help="A study file or name, with --row.")]
-Row = Annotated[str | None, typer.Option(help="TABLE.ROW of the study, or TABLE.ROW.COLUMN.")]
-Seed = Annotated[int, typer.Option(help="Which of the row's runs.")]
-Profile = Annotated[str | None, typer.Option(help="Overlay: paper, laptop, or your own. Default: the study's.")]
-Storage = Annotated[str | None, typer.Option(help="Run storage. Default: $RETABLE_STORAGE or ./.retable.")]
+
+@dataclass(frozen=True)
+class Which:
+    """Which finished run: by its id, or as a cell of a study."""
+
+    run: Annotated[str | None, typer.Option("--run", help="A run's id, or its beginning.")] = None
+    study: Annotated[str | None, typer.Option(help="A study file or name, with --row.")] = None
+    row: Annotated[str | None, typer.Option(help="TABLE.ROW of the study, or TABLE.ROW.COLUMN.")] = None
+    seed: Annotated[int, typer.Option(help="Which of the row's runs.")] = 0
+    profile: Profile = None
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("predict")(predict)
-    app.command("export")(export)
+    app.command()(spread(predict))
+    app.command()(spread(export))
 
 
 def predict(
     video: Annotated[Path, typer.Argument(help="A video file.", show_default=False)],
-    run: Run = None,
-    study: Study = None,
-    row: Row = None,
-    seed: Seed = 0,
-    profile: Profile = None,
+    which: Which,
+    places: Local,
     top: Annotated[int, typer.Option(min=1, help="How many classes.")] = 5,
     maps: Annotated[
         Path | None, typer.Option(help="Write the model's maps (attention) and its input to this .npz.")
     ] = None,
-    storage: Storage = None,
-    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Say what a finished run sees in a video: the most probable classes, under the protocol of the row.
@@ -51,7 +52,7 @@ def predict(
 
     if not video.is_file():
         raise typer.BadParameter(f"{video} is not a file")
-    trained = _trained(run, study, row, seed, profile, storage, data)
+    trained = _trained(which, places)
     try:
         found = work.predict(trained, video)[:top]
         arrays = work.maps_of(trained, video) if maps is not None else {}
@@ -70,13 +71,8 @@ def predict(
 
 def export(
     folder: Annotated[Path, typer.Option("--out", help="A new folder.", show_default=False)],
-    run: Run = None,
-    study: Study = None,
-    row: Row = None,
-    seed: Seed = 0,
-    profile: Profile = None,
-    storage: Storage = None,
-    data: Data = None,
+    which: Which,
+    places: Local,
 ) -> None:
     """Write a cell's weights, config, class names and a card that says what they are into one folder.
 
@@ -84,7 +80,7 @@ def export(
     """
     from retable.execute import predict as work
 
-    trained = _trained(run, study, row, seed, profile, storage, data)
+    trained = _trained(which, places)
     try:
         written = work.export(trained, folder)
     except work.NotAvailable as error:
@@ -92,23 +88,23 @@ def export(
     out.print(f"{', '.join(path.name for path in written)} of run {trained.record.run_id} are in {folder}")
 
 
-def _trained(
-    run: str | None, study: str | None, row: str | None, seed: int, profile: str | None, storage: str | None, data: Any
-) -> Trained:
+def _trained(which: Which, places: Local) -> Trained:
     from retable.execute import predict as work
-    from retable.workspace import Workspace, open_study
+    from retable.workspace import open_study
 
-    workspace = Workspace.open(storage, data)
-    if (run is None) == (study is None) or (study is None) != (row is None):
+    workspace = places.open()
+    if (which.run is None) == (which.study is None) or (which.study is None) != (which.row is None):
         raise typer.BadParameter("give --run, or --study with --row")
     try:
-        if run is not None:
-            return work.find_run(workspace.storage, run)
-        table, dot, rest = str(row).partition(".")
+        if which.run is not None:
+            return work.find_run(workspace.storage, which.run)
+        table, dot, rest = str(which.row).partition(".")
         name, _, column = rest.partition(".")
         if not dot:
-            raise typer.BadParameter(f"--row is TABLE.ROW, but got {row}")
-        plan = workspace.plan(open_study(str(study)), profile=profile, seeds=(seed,), tables=[table], rows=[name])
-        return work.find_cell(workspace.storage, plan, table, name, column or None, seed)
+            raise typer.BadParameter(f"--row is TABLE.ROW, but got {which.row}")
+        plan = workspace.plan(
+            open_study(str(which.study)), profile=which.profile, seeds=(which.seed,), tables=[table], rows=[name]
+        )
+        return work.find_cell(workspace.storage, plan, table, name, column or None, which.seed)
     except work.NotAvailable as error:
         raise typer.BadParameter(str(error)) from error

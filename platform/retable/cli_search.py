@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from ruamel.yaml import YAML
 
-from retable.console import Data, Json, err, out, print_json
+from retable.cli_options import Address, Cpus, Json, Local, Offline, Overlaid, Places, spread
+from retable.console import err, out, print_json
 from retable.study.problems import Problem, StudyError
 
-Study = Annotated[
-    str, typer.Argument(help="A study file, or the name of a shipped study (msfnet).", show_default=False)
-]
-Profile = Annotated[str | None, typer.Option(help="Overlay: paper, laptop, or your own. Default: the study's.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="path=value on top of everything, e.g. recipe.epochs=3.")]
-Storage = Annotated[
-    str | None, typer.Option(help="Run storage: folder or URL. Default: $RETABLE_STORAGE or ./.retable.")
-]
-Tracking = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow. Default: sqlite in the storage folder.")]
 Optuna = Annotated[
     str | None, typer.Option("--optuna", help="Optuna's storage: URL or sqlite file. Default: in the storage folder.")
 ]
@@ -27,13 +18,13 @@ Optuna = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    app.command()(search)
-    app.command()(ablate)
+    app.command()(spread(search))
+    app.command()(spread(ablate))
 
 
 def search(
-    study: Study,
-    profile: Profile = None,
+    study: Overlaid,
+    places: Places,
     trials: Annotated[int | None, typer.Option(min=1, help="Budget: trials. Default: the study's.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Budget: epochs trained for the search.")] = None,
     sampler: Annotated[
@@ -46,15 +37,11 @@ def search(
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Trials at once; 1 is reproducible. Default: as many as fit.")
     ] = None,
-    set_: Set = None,
-    storage: Storage = None,
-    data: Data = None,
-    tracking: Tracking = None,
     optuna: Optuna = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Do without MLflow: storage only.")] = False,
+    offline: Offline = False,
     show: Annotated[bool, typer.Option("--show", help="Train nothing: print the trials that there are.")] = False,
-    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs for local training. Default: all.")] = None,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster. Default: a private local Ray.")] = None,
+    cpus: Cpus = None,
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Search the study's hyperparameters: trials are runs, shared with its tables where configs are equal.
@@ -63,13 +50,13 @@ def search(
 
     Example: `retable search studies/msfnet.yaml --trials 24 --scheduler asha`
     """
+    from retable.execute import search_asked
     from retable.execute import search_driver as driver
     from retable.report import trials as report
-    from retable.workspace import Workspace, open_study
 
-    workspace = Workspace.open(storage, data, tracking)
-    asked = driver.Asked(sampler, scheduler, trials, epochs, seed, concurrency)
-    hunt = driver.hunt_of(open_study(study), profile, settings(set_), asked)
+    workspace = places.open()
+    asked = search_asked.Asked(sampler, scheduler, trials, epochs, seed, concurrency)
+    hunt = search_asked.hunt_of(study.load(), study.profile, study.settings, asked)
     code = 0
     if show:
         name, found = driver.read_trials(hunt, workspace, optuna)
@@ -91,30 +78,25 @@ def search(
 
 
 def ablate(
-    study: Study,
+    study: Overlaid,
+    places: Local,
     origin: Annotated[
         str, typer.Option("--from", help="best: of the study's search; or a run's id, or the beginning of one.")
     ] = "best",
     knobs: Annotated[
         list[str] | None, typer.Option(help="Only these settings; may be repeated. Default: all that differ.")
     ] = None,
-    profile: Profile = None,
     target: Annotated[Path | None, typer.Option("--out", help="Default: STUDY-ablation.yaml, here.")] = None,
-    set_: Set = None,
-    storage: Storage = None,
-    data: Data = None,
     optuna: Optuna = None,
 ) -> None:
     """Write a study that takes a configuration apart: each setting put back, and each alone, on the study's base.
 
     Example: `retable ablate studies/msfnet.yaml --from best`
     """
-    from retable.execute import search_driver as driver
-    from retable.workspace import Workspace, open_study
+    from retable.execute.search_ablation import ablation
 
-    loaded = open_study(study)
-    workspace = Workspace.open(storage, data)
-    made = driver.ablation(loaded, workspace, origin, profile=profile, settings=settings(set_), knobs=knobs, url=optuna)
+    loaded, workspace = study.load(), places.open()
+    made = ablation(loaded, workspace, origin, profile=study.profile, settings=study.settings, knobs=knobs, url=optuna)
     place = target or Path(f"{loaded.study.study}-ablation.yaml")
     if place.exists():
         raise StudyError([Problem(str(place), 1, 1, "--out", "is there already", hint="name another file with --out")])
@@ -124,15 +106,3 @@ def ablate(
     for label, reason in made.impossible.items():
         err.print(f"no row {label!r}, which is no valid config: {reason}")
     out.print(f"{place} is a study. Next: retable run {place} --seeds 5")
-
-
-def settings(pairs: list[str] | None) -> dict[str, Any]:
-    """``--set path=value`` as settings."""
-    yaml = YAML(typ="safe", pure=True)
-    found = {}
-    for pair in pairs or []:
-        path, equals, value = pair.partition("=")
-        if not equals:
-            raise StudyError([Problem("--set", 1, 1, pair, "has no value", hint="write --set path=value")])
-        found[path] = yaml.load(value)
-    return found

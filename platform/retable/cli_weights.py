@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from retable.console import Json, err, out, print_json
+from retable.cli_options import Json
+from retable.console import err, out, print_json
 
 app = typer.Typer(no_args_is_help=True, help="Initial weights: list, fetch, import. Nothing is downloaded unasked.")
 

@@ -1,19 +1,15 @@
-"""What every command of the command line shares: the two consoles, JSON, and common options."""
+"""The two consoles of the command line, and JSON."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-Data = Annotated[str | None, typer.Option(help="Folder of the datasets. Default: $RETABLE_DATA or ./data.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def print_json(value: Any) -> None:

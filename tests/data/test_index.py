@@ -18,14 +18,15 @@ import pytest
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from retable.data import indexing
+from retable.data import files, indexing
 from retable.data.clips import open_clips
 from retable.data.container import read_indexed
 from retable.data.decode import count_frames, decode_all, read_frames
 from retable.data.errors import DamagedVideo, DatasetError, DiskFull
 from retable.data.examine import DIRECT, Entry, examine
+from retable.data.files import alone
 from retable.data.index import index_file, load_index
-from retable.data.indexing import alone, build_index
+from retable.data.indexing import build_index
 from retable.data.manifest import Manifest, open_dataset
 from retable.data.workers import Lost
 
@@ -270,7 +271,7 @@ def test_a_broken_off_indexing_is_taken_up_again(dataset: Manifest, monkeypatch:
 def test_a_full_disk_keeps_what_is_done_and_leaves_nothing_half_written(
     dataset: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put, calls = indexing.put, []
+    put, calls = files.put, []
 
     def full(target: Path, content: Any) -> None:
         calls.append(target)
@@ -296,7 +297,7 @@ def test_a_write_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="no room"):
-        indexing.put(tmp_path / "f", b"abc")
+        files.put(tmp_path / "f", b"abc")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,13 +15,14 @@ import fsspec
 import numpy as np
 import pytest
 
-from retable.data import cache, pack
+from retable.data import cache, records
 from retable.data.clips import open_clips, pack_folder
 from retable.data.config import Clip, Data, Protocol
 from retable.data.decode import decode_all, read_frames
 from retable.data.errors import DamagedVideo, DatasetError, DiskFull
+from retable.data.files import alone
 from retable.data.index import Index, index_file
-from retable.data.indexing import alone, build_index
+from retable.data.indexing import build_index
 from retable.data.loader import Augment, open_run_data
 from retable.data.manifest import Manifest, content_key, fingerprint, open_dataset
 from retable.data.pack import build_pack
@@ -196,28 +197,56 @@ def test_a_finished_pack_is_left_alone_and_another_is_refused(
 def test_a_full_disk_leaves_whole_files_and_the_next_try_goes_on(
     dataset: Manifest, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append, calls = pack._append, []
+    calls: list[Path] = []
 
-    def full(file: Any, record: bytes) -> None:
-        calls.append(file.name)
+    def full(file: Path, entry: Any) -> bytes:
+        calls.append(file)
         if len(calls) == 4:
-            file.write(record[:10])
             raise OSError(errno.ENOSPC, "no room")
-        append(file, record)
+        return records.record_of(file, entry)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pack, "_append", full)
+        patch.setattr("retable.data.pack.record_of", full)
         with pytest.raises(DiskFull, match=f"no space left in {tmp_path}: the pack of ucf101 needs about"):
             build_pack(dataset, index, tmp_path / "p", shard_bytes=1)
     left = sorted(path.name for path in (tmp_path / "p.partial").iterdir())
     assert left == ["plan.json", *(f"videos-{k:05d}.bin" for k in range(3))]
     assert not (tmp_path / "p").exists()
     calls.clear()
-    monkeypatch.setattr(pack, "_append", full)
-    calls += [""] * 4
+    monkeypatch.setattr("retable.data.pack.record_of", full)
+    calls += [tmp_path] * 4
     assert same_frames(build_pack(dataset, index, tmp_path / "p", shard_bytes=1), dataset, list(index))
     assert len(calls) == 7
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p", "ucf101"]
+
+
+def test_a_pack_is_written_to_a_bucket_and_taken_up_again_there(
+    dataset: Manifest, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, url = fsspec.filesystem("memory"), f"memory://{tmp_path.name}/packs/ucf101"
+    put_file, sent = files.put_file, []
+
+    def broken(local: str, remote: str) -> None:
+        sent.append(remote.rpartition("/")[2])
+        if len(sent) == 3:
+            raise OSError("the connection was reset")
+        put_file(local, remote)
+
+    monkeypatch.setattr(type(files), "put_file", lambda self, local, remote: broken(local, remote))
+    with pytest.raises(DatasetError, match=r"cannot write the pack of ucf101 to memory://.*: the connection was reset"):
+        build_pack(dataset, index, url, shard_bytes=1)
+    with pytest.raises(DatasetError, match="there is no pack at"):
+        open_pack(url)
+    assert same_frames(build_pack(dataset, index, url, shard_bytes=1), dataset, list(index))
+    assert sorted(sent) == sorted([*(f"videos-{k:05d}.bin" for k in range(6)), "videos-00002.bin"])
+    assert build_pack(dataset, index, tmp_path / "p", shard_bytes=1).card == open_pack(url).card
+    there = {name.rpartition("/")[2]: files.cat_file(name) for name in files.find(url.removeprefix("memory:/"))}
+    assert there == {file.name: file.read_bytes() for file in (tmp_path / "p").iterdir()}
+    with pytest.raises(DatasetError, match="holds something else, or a pack of other videos"):
+        build_pack(dataset, index, url)
+    files.pipe_file(f"/{tmp_path.name}/other/file", b"x")
+    with pytest.raises(DatasetError, match="holds something else: remove it"):
+        build_pack(dataset, index, f"memory://{tmp_path.name}/other")
 
 
 def test_a_disk_that_is_too_small_is_said_before_anything_is_written(

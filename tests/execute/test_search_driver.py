@@ -15,7 +15,8 @@ from retable.execute import optuna_storage
 from retable.execute.asha import Decisions
 from retable.execute.driver import run_study
 from retable.execute.optuna_storage import SearchStorageError, default_url, open_search
-from retable.execute.search_driver import Asked, SearchSummary, hunt_of, read_trials, run_search
+from retable.execute.search_asked import Asked, hunt_of
+from retable.execute.search_driver import SearchSummary, read_trials, run_search
 from retable.execute.tune import ImpossibleError
 from retable.report import trials as report
 from retable.study.problems import StudyError

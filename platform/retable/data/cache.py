@@ -6,9 +6,7 @@ and ``index.json``. It is written beside its final name and renamed, so that it 
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -25,10 +23,12 @@ import numpy as np
 
 from retable.data.clips import Clips, current_clips
 from retable.data.decode import Frames, count_frames, decode_all, read_frames, target_size
-from retable.data.errors import DamagedVideo, DiskFull
+from retable.data.errors import DamagedVideo, DatasetError, DiskFull
+from retable.data.files import in_turn, sweep
 from retable.data.imagefolder import frame_files
 from retable.data.manifest import Manifest, content_key
 from retable.data.packed import open_pack
+from retable.data.tier import proxy_of
 
 DEFAULT_LIMIT = 8_000_000_000
 """Largest decoded size that is cached, bytes; larger datasets are read from their video files."""
@@ -119,8 +119,10 @@ def open_frames(
     All give the same frames. Damaged videos are listed in ``damaged``, not raised.
 
     Raises:
+        DatasetError: the dataset is a proxy of smaller frames.
         DiskFull: the cache does not fit on the disk.
     """
+    _refuse_enlarging(manifest.name, short_side)
     key = content_key(manifest, paths)
     folder = cache_dir / f"frames-{key}-{short_side}"
     if (folder / "index.json").is_file():
@@ -133,7 +135,7 @@ def open_frames(
         return _count_all(manifest.root, paths, short_side, cache_dir / f"counts-{key}.json", progress)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_suffix(".lock")):
+        with in_turn(folder.with_suffix(".lock")):
             if not (folder / "index.json").is_file():
                 _build(_decoder(manifest, clips, short_side), paths, folder, progress)
     except OSError as error:
@@ -143,6 +145,16 @@ def open_frames(
             ) from error
         raise
     return _load(folder)
+
+
+def _refuse_enlarging(name: str, short_side: int) -> None:
+    proxy = proxy_of(name)
+    if proxy is not None and proxy[1].short_side < short_side:
+        source, tier = proxy
+        raise DatasetError(
+            f"dataset {name}: its frames have short side {tier.short_side}, but data.clip.resize is {short_side}:"
+            f" make a larger one with retable data proxy {source} --short-side {short_side} --gop {tier.gop}"
+        )
 
 
 def cache_size(manifest: Manifest, paths: Sequence[str], short_side: int, *, probes: int = 24) -> int:
@@ -205,7 +217,7 @@ def _decoder(manifest: Manifest, clips: Clips | None, short_side: int) -> Callab
 
 
 def _build(decode: Callable[[str], Frames], paths: Sequence[str], folder: Path, progress: Progress | None) -> None:
-    _sweep(folder)
+    sweep(folder)
     temporary = folder.with_suffix(f".{socket.gethostname()}.{os.getpid()}.tmp")
     temporary.mkdir()
     try:
@@ -283,21 +295,3 @@ def _count(path: Path) -> int | str:
         return count_frames(path)
     except DamagedVideo as error:
         return error.reason
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """One builder at a time. Where the file system has no locks, builders may race; the rename keeps them safe."""
-    with path.open("w") as file:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a killed builder on this host left behind."""
-    prefix = f"{folder.name}.{socket.gethostname()}."
-    for left in folder.parent.glob(f"{prefix}*.tmp"):
-        pid = left.name.removeprefix(prefix).removesuffix(".tmp")
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(left, ignore_errors=True)

@@ -81,7 +81,10 @@ def pack_folder(manifest: Manifest) -> Path:
 def _pack(manifest: Manifest) -> Pack | None:
     """The pack that a dataset is, or that lies in it."""
     place = next((place for place in (manifest.root, pack_folder(manifest)) if is_pack(place)), None)
-    return None if place is None else open_pack(place)
+    pack = None if place is None else open_pack(place)
+    if pack is not None and pack.card["dataset"] != manifest.name:  # a proxy is a dataset of another name
+        raise DatasetError(f"{pack.place} is a pack of {pack.card['dataset']}, not of {manifest.name}")
+    return pack
 
 
 def _files(manifest: Manifest) -> VideoFiles | None:

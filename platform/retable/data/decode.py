@@ -49,14 +49,22 @@ def read_frames(path: Path | str, indices: Sequence[int], short_side: int) -> Fr
     return np.stack([found[k] for k in indices])
 
 
+def stream_frames(path: Path | str, short_side: int) -> Iterator[NDArray[np.uint8]]:
+    """Every frame in turn, resized to ``short_side``: ``(H, W, 3)``.
+
+    Raises:
+        DamagedVideo: the file does not decode to its end; the frames before the damage have come then.
+    """
+    return map(Resize(short_side), _pictures(path))
+
+
 def decode_all(path: Path | str, short_side: int) -> Frames:
     """Every frame, resized to ``short_side``: ``(N, H, W, 3)``.
 
     Raises:
         DamagedVideo: the file does not decode to its end, or holds no frame.
     """
-    resize = Resize(short_side)
-    frames = [resize(frame) for frame in _pictures(path)]
+    frames = list(stream_frames(path, short_side))
     if not frames:
         raise DamagedVideo(path, "no frame in it")
     return np.stack(frames)

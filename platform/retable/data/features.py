@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retable.data import PIPELINE_SEMANTICS
-from retable.data.cache import _lock, _sweep
 from retable.data.config import Data, Protocol
 from retable.data.errors import DataError, DatasetError, DiskFull
+from retable.data.files import in_turn, sweep
 from retable.data.layouts import Subset
 from retable.data.loader import Batch, RunData, epoch_rows, mirror_drawn
 from retable.data.transforms import MIRRORED_VIEWS
@@ -99,14 +99,14 @@ def kept(
     folder = cache_dir / f"{kind}-{key}"
     if not (folder / "index.json").is_file():
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_suffix(".lock")):
+        with in_turn(folder.with_suffix(".lock")):
             if not (folder / "index.json").is_file():
                 _build(folder, told, write)
     return _mapped(folder, told, dtype)
 
 
 def _build(folder: Path, told: Mapping[str, Any], write: Write) -> None:
-    _sweep(folder)
+    sweep(folder)
     temporary = folder.with_name(f"{folder.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()

@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retable.data import FLOW_SEMANTICS
-from retable.data.cache import FrameSource, Progress, _lock, open_frames
+from retable.data.cache import FrameSource, Progress, open_frames
 from retable.data.config import Flow
 from retable.data.errors import DataError, DiskFull
+from retable.data.files import in_turn
 from retable.data.flow import Codes, estimate, pinned, quantise, require, weights_hash
 from retable.data.manifest import Manifest, content_hashes
 
@@ -87,7 +88,7 @@ def open_flow(
     if _missing(store):
         require(flow)
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_name(f"{folder.name}.lock")):
+        with in_turn(folder.with_name(f"{folder.name}.lock")):
             _sweep(folder)
             _compute(store, frames, flow, processes, progress, f"the optical flow of {manifest.name}")
     return store

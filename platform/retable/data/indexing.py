@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import io
 import os
 import shutil
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 
 from retable.data.errors import DatasetError, DiskFull
 from retable.data.examine import Entry, examine, lost, state_of
+from retable.data.files import alone, put
 from retable.data.index import COLUMNS, Index, all_videos, index_file, load_index, to_table
 from retable.data.manifest import Manifest, hash_video
 from retable.data.workers import Lost, each
@@ -145,38 +145,3 @@ def put_table(target: Path, table: pa.Table) -> None:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", row_group_size=4096)
     put(target, buffer.getbuffer())
-
-
-def put(target: Path, content: bytes | memoryview) -> None:
-    """Write a file beside its place, then move it there. A broken-off write leaves nothing."""
-    temporary = target.with_name(f"{target.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-@contextlib.contextmanager
-def alone(target: Path, command: str) -> Iterator[None]:
-    """One process at a time makes ``target``. On a file system without locks nobody is kept out: moving keeps it safe.
-
-    Raises:
-        DatasetError: another process is at it; says which.
-    """
-    with target.with_name(f"{target.name}.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise DatasetError(f"{target}: another {command} is at it ({file.read().strip()}); wait for it") from error
-        except OSError:
-            pass
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield

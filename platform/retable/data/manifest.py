@@ -15,6 +15,7 @@ from retable.data.errors import DatasetError
 from retable.data.imagefolder import image_names
 from retable.data.layouts import FlipRule, Item, Layout, Listing, Subset, layout_of
 from retable.data.packlist import is_pack, packed_contents, packed_layout
+from retable.data.tier import proxy_command, proxy_of
 
 _HASHES = Path(".retable") / "hashes.json"
 
@@ -92,6 +93,8 @@ def open_dataset(name: str, root: Path | str) -> Manifest:
         raise DatasetError(
             f"dataset {name}: there is no folder {root} (layout {layout.name}: {layout.tree}); {way_out}"
         )
+    if not is_pack(root) and proxy_of(name) is not None:
+        raise DatasetError(f"dataset {name}: {root} is no proxy: make it with {proxy_command(name)} --out {root}")
     if is_pack(root):
         return Manifest(name, root, packed_layout(layout, name, root), packed_contents(root))
     return Manifest(name, root, layout)

@@ -1,99 +1,87 @@
 """Making a pack: a dataset's video packets copied, not re-encoded, into a few large files. The format: ``packed.py``.
 
-Files are written one after the other beside the pack's place, which appears when all are there; a broken-off pack is
-taken up again at its last whole file.
+Files are written one after the other; a broken-off pack is taken up again at its last whole file. Where they go is the
+business of ``packtarget.py``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
-import io
 import json
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from retable import __version__
-from retable.data.container import packets_of
 from retable.data.errors import DatasetError, DiskFull
-from retable.data.examine import SEQUENTIAL, Entry, state_of
+from retable.data.examine import Entry, state_of
 from retable.data.index import Index, all_videos
-from retable.data.indexing import Progress, alone, put
+from retable.data.indexing import Progress
 from retable.data.manifest import Manifest
 from retable.data.packed import SCHEMA, Pack, open_pack
-from retable.data.packets import Stream
-from retable.data.packlist import CARD, INDEX, LISTING, is_pack
+from retable.data.packtarget import Target, errors_of, target_of
+from retable.data.records import Place, as_file, index_row, record_of, record_size
+from retable.data.unfinished import Unfinished, finish, is_finished, shard_name
 
 SHARD_BYTES = 1_000_000_000
 """A file of a pack ends with the first video that makes it this large."""
 
-_PLAN = "plan.json"
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A video's place in the pack."""
-
-    path: str
-    shard: int
-    offset: int
-    bytes: int
+_AHEAD = 8
+"""Videos that are read ahead of the one that is written."""
 
 
 def build_pack(
     manifest: Manifest,
     index: Index,
-    target: Path,
+    place: Path | str,
     *,
     shard_bytes: int = SHARD_BYTES,
     progress: Progress | None = None,
 ) -> Pack:
-    """Pack all videos of a dataset into the folder ``target``. A finished pack of the same videos is left alone.
+    """Pack all videos of a dataset into the folder, or below the fsspec URL, ``place``.
+
+    A finished pack of the same videos is left alone.
 
     Raises:
-        DatasetError: the index lacks videos or is older than they are, the folder holds something else or cannot be
+        DatasetError: the index lacks videos or is older than they are, the place holds something else or cannot be
             written, or another process makes the same pack.
         DamagedVideo: a video is not what was indexed.
         DiskFull: not enough space; whole files are kept for the next try.
     """
-    paths = _indexed_videos(manifest, index)
-    rows = _plan(manifest, index, paths, shard_bytes)
-    needed, key = sum(row.bytes for row in rows), _key(index, rows)
-    if target.exists() and any(target.iterdir()):
-        if is_pack(target) and (pack := open_pack(target)).card["key"] == key:
-            return pack
-        raise DatasetError(f"{target} holds something else, or a pack of other videos: remove it, or choose another")
-    partial = target.with_name(f"{target.name}.partial")
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        with alone(partial, "retable data pack"):
-            _begin(partial, key)
-            _check_space(partial, rows, needed, manifest.name)
-            _write_shards(manifest, index, rows, partial, progress)
-            _finish(manifest, index, rows, partial, key)
-            if target.is_dir():
-                target.rmdir()
-            partial.rename(target)
-        partial.with_name(f"{partial.name}.lock").unlink(missing_ok=True)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(target.parent, needed, f"the pack of {manifest.name}") from error
-        raise DatasetError(f"cannot write the pack {target}: {error}; choose another place with --out") from error
-    return open_pack(target)
+    places = _plan(manifest, index, shard_bytes)
+    needed, key = sum(place.bytes for place in places), _key(index, places)
+    target = target_of(place, "retable data pack")
+    with errors_of(place, needed, f"the pack of {manifest.name}"):
+        if not is_finished(target, key, place):
+            with target.working():
+                unfinished = Unfinished(target, key)
+                _check_space(target, unfinished, needed, f"the pack of {manifest.name}", place)
+                _write_shards(manifest.root, index, places, unfinished, progress)
+                finish(target, manifest, unfinished.files, _rows(manifest.root, index, places), key)
+    return open_pack(place)
 
 
-def _indexed_videos(manifest: Manifest, index: Index) -> list[str]:
-    """All videos, if the index knows them as they are."""
+def _plan(manifest: Manifest, index: Index, shard_bytes: int) -> list[Place]:
+    """Where every video will lie."""
+    places: list[Place] = []
+    shard, offset = 0, 0
+    for path in indexed_videos(manifest, index):
+        size = record_size(manifest.root / path, index[path])
+        places.append(Place(path, shard, offset, size))
+        offset += size
+        if offset >= shard_bytes:
+            shard, offset = shard + 1, 0
+    return places
+
+
+def indexed_videos(manifest: Manifest, index: Index) -> list[str]:
+    """All videos, sorted.
+
+    Raises:
+        DatasetError: the index does not know all of them as they are.
+    """
     paths, states = all_videos(manifest), index.column("state")
     stale = [path for path in paths if states.get(path, "") != _state(manifest.root / path)]
     if stale:
@@ -112,154 +100,52 @@ def _state(file: Path) -> str:
         return ""
 
 
-def _plan(manifest: Manifest, index: Index, paths: Sequence[str], shard_bytes: int) -> list[_Row]:
-    rows: list[_Row] = []
-    shard, offset = 0, 0
-    for path in paths:
-        entry = index[path]
-        size = _record_size(manifest.root / path, entry)
-        rows.append(_Row(path, shard, offset, size))
-        offset += size
-        if offset >= shard_bytes:
-            shard, offset = shard + 1, 0
-    return rows
-
-
-def _record_size(file: Path, entry: Entry) -> int:
-    if _as_file(file, entry):
-        return file.stat().st_size
-    packets, frames = len(entry.table.sizes), len(entry.table.packet)
-    return 5 * packets + 4 * frames + int(entry.table.sizes.sum())
-
-
-def _as_file(file: Path, entry: Entry) -> bool:
-    """Whether a video goes into the pack as the file it is."""
-    if entry.frames and not entry.stream.codec:
-        raise DatasetError(f"{file} cannot be packed: its images are not all JPEG or all PNG")
-    return entry.access == SEQUENTIAL and entry.frames > 0 and not file.is_dir()
-
-
-def _key(index: Index, rows: Sequence[_Row]) -> str:
+def _key(index: Index, places: Sequence[Place]) -> str:
     """Names the content of a pack."""
     contents = index.column("content")
-    value = [(row.path, contents[row.path], row.shard, row.offset, row.bytes) for row in rows]
+    value = [(place.path, contents[place.path], place.shard, place.offset, place.bytes) for place in places]
     return hashlib.sha256(json.dumps([SCHEMA, value]).encode()).hexdigest()[:32]
 
 
-def _begin(partial: Path, key: str) -> None:
-    """Keep the whole files of a broken-off pack of the same content; begin anew otherwise."""
-    try:
-        same = json.loads((partial / _PLAN).read_text(encoding="utf-8")) == {"key": key}
-    except (OSError, ValueError):
-        same = False
-    for file in partial.iterdir():
-        if not same or file.suffix == ".tmp":
-            file.unlink()
-    put(partial / _PLAN, json.dumps({"key": key}).encode())
-
-
-def _name(shard: int) -> str:
-    return f"videos-{shard:05d}.bin"
-
-
-def _check_space(partial: Path, rows: Sequence[_Row], needed: int, name: str) -> None:
-    done = sum(file.stat().st_size for file in partial.glob("videos-*.bin"))
-    if shutil.disk_usage(partial).free < needed - done:
-        raise DiskFull(partial.parent, needed - done, f"the pack of {name}")
+def _check_space(target: Target, unfinished: Unfinished, needed: int, what: str, place: Path | str) -> None:
+    needed -= sum(shard.bytes for shard in unfinished.files.values())
+    free = target.free()
+    if free is not None and free < needed:
+        raise DiskFull(Path(place).parent, needed, what)
 
 
 def _write_shards(
-    manifest: Manifest, index: Index, rows: Sequence[_Row], partial: Path, progress: Progress | None
+    root: Path, index: Index, places: Sequence[Place], unfinished: Unfinished, progress: Progress | None
 ) -> None:
     done = 0
-    for shard in range(rows[-1].shard + 1 if rows else 0):
-        members = [row for row in rows if row.shard == shard]
-        size, target = sum(row.bytes for row in members), partial / _name(shard)
-        if not target.is_file() or target.stat().st_size != size:
-            with _whole(target) as file:
-                for count, record in enumerate(_records(manifest.root, index, members), 1):
-                    _append(file, record)
+    for shard in range(places[-1].shard + 1 if places else 0):
+        members = [place for place in places if place.shard == shard]
+        if not unfinished.has(shard_name(shard), sum(place.bytes for place in members)):
+            with unfinished.write(shard_name(shard)) as write:
+                for count, record in enumerate(_records(root, index, members), 1):
+                    write(record)
                     if progress is not None:
-                        progress(done + count, len(rows))
+                        progress(done + count, len(places))
         done += len(members)
 
 
-def _append(file: BinaryIO, record: bytes) -> None:
-    file.write(record)
-
-
-@contextlib.contextmanager
-def _whole(target: Path) -> Iterator[BinaryIO]:
-    """A file that gets its name when it is complete, and is gone if it does not get so far."""
-    temporary = target.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _records(root: Path, index: Index, rows: Sequence[_Row]) -> Iterator[bytes]:
+def _records(root: Path, index: Index, places: Sequence[Place]) -> Iterator[bytes]:
     """The record of every video, in order; a few are read ahead."""
 
-    def one(row: _Row) -> bytes:
-        return _record(root / row.path, index[row.path], row.bytes)
+    def one(place: Place) -> bytes:
+        content = record_of(root / place.path, index[place.path])
+        if len(content) != place.bytes:
+            raise DatasetError(f"{root / place.path} has changed while it was packed: run retable data index again")
+        return content
 
-    ahead = 8
     with ThreadPoolExecutor(4) as pool:
-        for start in range(0, len(rows), ahead):  # in slices, so that memory stays bounded
-            yield from pool.map(one, rows[start : start + ahead])
+        for start in range(0, len(places), _AHEAD):  # in slices, so that memory stays bounded
+            yield from pool.map(one, places[start : start + _AHEAD])
 
 
-def _record(file: Path, entry: Entry, size: int) -> bytes:
-    if _as_file(file, entry):
-        content = file.read_bytes()
-    else:
-        table = entry.table
-        head = [np.ascontiguousarray(a, t).tobytes() for a, t in ((table.sizes, "<i4"), (table.packet, "<i4"))]
-        content = b"".join([*head, table.flags.tobytes(), *(packets_of(file, entry) if len(table.sizes) else ())])
-    if len(content) != size:
-        raise DatasetError(f"{file} has changed while it was packed: run retable data index again")
-    return content
-
-
-def _finish(manifest: Manifest, index: Index, rows: Sequence[_Row], partial: Path, key: str) -> None:
-    """The small files of a pack; the card is last."""
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([_index_row(manifest, index, row) for row in rows]), buffer, compression="zstd")
-    put(partial / INDEX, buffer.getbuffer())
-    put(partial / LISTING, json.dumps(_listing(manifest)).encode())
-    sizes = [sum(row.bytes for row in rows if row.shard == k) for k in range(rows[-1].shard + 1 if rows else 0)]
-    card = {
-        "schema": SCHEMA,
-        "dataset": manifest.name,
-        "retable": __version__,
-        "key": key,
-        "videos": len(rows),
-        "bytes": sum(sizes),
-        "shards": [{"file": _name(k), "bytes": size} for k, size in enumerate(sizes)],
-    }
-    (partial / _PLAN).unlink()
-    put(partial / CARD, json.dumps(card, indent=1).encode())
-
-
-def _index_row(manifest: Manifest, index: Index, row: _Row) -> dict[str, Any]:
-    entry = index[row.path]
-    stream = {name: getattr(entry.stream, name) for name in Stream.__dataclass_fields__}
-    scalars = {name: getattr(entry, name) for name in ("content", "reason", "container", "frames", "duration")}
-    access = SEQUENTIAL if _as_file(manifest.root / row.path, entry) else "packets"
-    return {**asdict(row), **scalars, **stream, "access": access, "packets": len(entry.table.sizes)}
-
-
-def _listing(manifest: Manifest) -> dict[str, Any]:
-    """Every split that can be read, as JSON."""
-    splits: dict[str, Any] = {}
-    for split in manifest.layout.splits:
-        with contextlib.suppress(DatasetError, OSError):
-            manifest.items(split)  # refuses a split that a run could not use either
-            splits[str(split)] = asdict(manifest.layout.read(manifest.root, split))
-    return {"schema": SCHEMA, "splits": splits}
+def _rows(root: Path, index: Index, places: Sequence[Place]) -> pa.Table:
+    rows: list[dict[str, Any]] = []
+    for place in places:
+        entry: Entry = index[place.path]
+        rows.append(index_row(entry, place, whole_file=as_file(root / place.path, entry)))
+    return pa.Table.from_pylist(rows)

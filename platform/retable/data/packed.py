@@ -2,7 +2,7 @@
 
 A pack is a folder::
 
-    pack.json        what it is: dataset, number of videos and bytes, the files
+    pack.json        what it is: dataset, number of videos and bytes, the files and their SHA-256
     listing.json     classes and videos of every split, so that no video file is needed for them
     index.parquet    one row a video: what the index says, and where its record lies
     videos-00000.bin, ...
@@ -20,14 +20,12 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
 import fsspec
-import numpy as np
 import pyarrow as pa
 
 from retable.data.decode import Frames, read_frames, target_size
@@ -36,8 +34,9 @@ from retable.data.examine import SEQUENTIAL
 from retable.data.index import read_parquet
 from retable.data.packets import Stream, Table, read_packets
 from retable.data.packlist import CARD, INDEX
+from retable.data.records import Record, table_from
 
-SCHEMA = 1
+SCHEMA = 2
 _TABLES = 256
 """Packet tables that a reader of a URL remembers, to save a request each."""
 
@@ -95,21 +94,6 @@ class RemoteBytes:
         self._open()
         content: bytes = self._files.cat_file(f"{self._root}/{file}")
         return content
-
-
-@dataclass(frozen=True)
-class Record:
-    """Where a video lies in a pack: its packet table and then its packets."""
-
-    shard: int
-    offset: int
-    packets: int
-    frames: int
-
-    @property
-    def head(self) -> int:
-        """Bytes of the packet table."""
-        return 5 * self.packets + 4 * self.frames
 
 
 class Pack:
@@ -204,13 +188,6 @@ class Pack:
             return [run[a:b] for a, b in pairwise(places)]
 
         return fetch
-
-
-def table_from(head: memoryview, record: Record) -> Table:
-    """The packet table at the beginning of a record."""
-    numbers = np.frombuffer(head[: 4 * (record.packets + record.frames)], "<i4")
-    flags = np.frombuffer(head[4 * (record.packets + record.frames) :], np.uint8)
-    return Table(numbers[: record.packets], flags, numbers[record.packets :])
 
 
 def open_pack(place: Path | str) -> Pack:

@@ -10,6 +10,7 @@ from typing import Any
 
 from retable.data.errors import DatasetError
 from retable.data.layouts import Item, Layout, Listing
+from retable.data.tier import proxy_of
 
 CARD, LISTING, INDEX = "pack.json", "listing.json", "index.parquet"
 """The small files of a pack; the card is written last, so it says that a pack is whole."""
@@ -44,6 +45,8 @@ def packed_layout(layout: Layout, dataset: str, folder: Path) -> PackedLayout:
     card, listing = (_json(folder / name) for name in (CARD, LISTING))
     if card.get("dataset") != dataset:
         raise DatasetError(f"{folder} is a pack of {card.get('dataset')}, not of {dataset}")
+    if ("proxy" in card) != (proxy_of(dataset) is not None):
+        raise DatasetError(f"{folder}: a proxy is called <dataset>-proxy<short side>-gop<frames>, and only a proxy is")
     splits = {int(split): _listing(value) for split, value in listing["splits"].items()}
     return PackedLayout(layout.name, layout.module, splits)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,37 +14,19 @@ from retable.execute.display import Display
 from retable.execute.driver import last_epoch, places, warm_cache
 from retable.execute.optuna_storage import open_search, read_search
 from retable.execute.order import Order
-from retable.execute.search import Options, SearchSource, recorded
+from retable.execute.search import Options, SearchSource
+from retable.execute.search_asked import TRAIN_SEED, Asked, about, problem, search_name
+from retable.execute.search_ledger import recorded
 from retable.execute.tune import Endings, execute_supply, ray_session, refuse_impossible, room
-from retable.report.trials import best
-from retable.study import identity
-from retable.study.ablate import Ablation, ablate
-from retable.study.load import LoadedStudy
 from retable.study.plan import RunSpec
 from retable.study.planner import training_of
-from retable.study.problems import Problem, StudyError
-from retable.study.resolve import leaves
-from retable.study.searches import Hunt, some_points, unfit
-from retable.study.space import Point
+from retable.study.problems import StudyError
+from retable.study.searches import Hunt
+from retable.study.space import Point, some_points
 from retable.track.connection import probe
 from retable.track.trial_record import publish_trials
 from retable.track.trials import TrialRecord
 from retable.workspace import Workspace
-
-TRAIN_SEED = 0
-"""Trials train with this seed: where configs are equal they are the tables' first runs."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the command line changes of a study's search; None leaves it as it stands."""
-
-    sampler: str | None = None
-    scheduler: str | None = None
-    trials: int | None = None
-    epochs: int | None = None
-    seed: int = 0
-    concurrency: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,31 +56,6 @@ class SearchSummary:
         return found
 
 
-def hunt_of(loaded: LoadedStudy, profile: str | None, settings: Mapping[str, Any], asked: Asked) -> Hunt:
-    """The study's search under a profile, with what the command line changes.
-
-    Raises:
-        StudyError: there is no search, no such profile, or an option does not fit it.
-    """
-    study, name = loaded.study, profile or loaded.study.default_profile
-    if study.search is None:
-        raise StudyError([loaded.source.problem((), "has no search", hint="add search: {space: ..., objective: ...}")])
-    if name not in study.profiles:
-        raise StudyError([loaded.source.problem(("profiles",), f"there is no profile {name!r}")])
-    search = study.search
-    changes: dict[str, Any] = {}
-    if asked.sampler is not None:
-        changes["sampler"] = asked.sampler
-    if asked.scheduler is not None:
-        changes["scheduler"] = search.scheduler.model_copy(update={"kind": asked.scheduler})
-    if asked.trials is not None or asked.epochs is not None:
-        changes["budget"] = type(search.budget)(trials=asked.trials, epochs=asked.epochs)
-    search = search.model_copy(update=changes)
-    hunt = Hunt(study.model_copy(update={"search": search}), name, dict(settings))
-    _refuse(hunt)
-    return hunt
-
-
 def run_search(
     hunt: Hunt,
     workspace: Workspace,
@@ -123,7 +80,7 @@ def run_search(
     ups = [goal.maximize is not None for goal in hunt.search.goals]
     name = search_name(hunt, run)
     display = Display([], {}, console, poll=last_epoch(workspace.storage))
-    with open_search(workspace.storage, url, name, ups, _about(hunt)) as study:
+    with open_search(workspace.storage, url, name, ups, about(hunt)) as study:
         warm_cache((order,), console)
         with ray_session(address, cpus):
             refuse_impossible([order])
@@ -160,67 +117,6 @@ def read_trials(hunt: Hunt, workspace: Workspace, url: str | None = None) -> tup
     return name, [] if study is None else recorded(study, workspace.storage)
 
 
-def ablation(
-    loaded: LoadedStudy,
-    workspace: Workspace,
-    origin: str,
-    *,
-    profile: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-    knobs: Sequence[str] | None = None,
-    url: str | None = None,
-) -> Ablation:
-    """A study around the search's ``best`` trial, or around a run named by its id or the beginning of one.
-
-    Raises:
-        StudyError: there is no such run, no whole trial yet, or nothing to ablate.
-    """
-    name, metrics = profile or loaded.study.default_profile, ["params", "top1"]
-    if name not in loaded.study.profiles:
-        raise StudyError([loaded.source.problem(("profiles",), f"there is no profile {name!r}")])
-    words = f"run {origin}"
-    if origin == "best":
-        hunt = hunt_of(loaded, profile, settings or {}, Asked())
-        _, trials = read_trials(hunt, workspace, url)
-        whole = best(hunt.search, trials)
-        if not whole:
-            raise StudyError([_problem("--from", "the search has no whole trial yet", hint="retable search runs it")])
-        if len(whole) > 1:
-            runs = ", ".join(t.run_id for t in whole)
-            raise StudyError(
-                [_problem("--from", f"the search has {len(whole)} best trials", hint=f"name a run: {runs}")]
-            )
-        origin, words = whole[0].run_id, f"trial {whole[0].number} (run {whole[0].run_id})"
-        metrics = list(dict.fromkeys(["params", *(goal.metric for goal in hunt.search.goals)]))
-    found = [run_id for run_id in workspace.storage.run_ids() if run_id.startswith(origin)]
-    record = workspace.storage.record(found[0]) if len(found) == 1 else None
-    if record is None:
-        raise StudyError([_problem("--from", f"{len(found)} runs in {workspace.storage.url} begin with {origin!r}")])
-    return ablate(loaded, name, record.spec["config"], origin=words, knobs=knobs or (), metrics=metrics)
-
-
-def search_name(hunt: Hunt, run: RunSpec) -> str:
-    """``msfnet-laptop-1a2b3c4d``: another space, objective, surrounding config, dataset or code is another search.
-
-    Sampler, scheduler and budget are not part of it: they may change while it goes on.
-    """
-    around = {path: leaf.value for path, leaf in hunt.leaves({}).items() if path.split(".")[0] != "resources"}
-    body = {
-        **_about(hunt),
-        "around": {path: value for path, value in sorted(around.items()) if path not in hunt.space.paths},
-        "fingerprint": run.training.fingerprint,
-        "semantics": dict(run.training.semantics),
-        "seed": TRAIN_SEED,
-    }
-    return f"{hunt.study.study}-{hunt.profile}-{identity.digest(body, 8)}"
-
-
-def _about(hunt: Hunt) -> dict[str, Any]:
-    plain = hunt.search.model_dump(mode="json", include={"space", "objective", "objectives"})
-    held = hunt.search.holdout if hunt.search.on == "val" else None
-    return {"study": hunt.study.study, "profile": hunt.profile, "holdout": held, **plain}
-
-
 def _run(hunt: Hunt, workspace: Workspace, point: Point) -> RunSpec:
     return training_of(hunt.resolve(point), workspace.world, hunt.search.on).run(TRAIN_SEED)
 
@@ -238,12 +134,12 @@ def _probe(hunt: Hunt, workspace: Workspace) -> RunSpec:
             workspace.dataset(run.training.config.data.dataset)
             raise DatasetError(f"dataset {run.training.config.data.dataset} cannot be read")
         if run.training.unsupported is not None:
-            raise StudyError([_problem("search", run.training.unsupported)])
+            raise StudyError([problem("search", run.training.unsupported)])
         if run.training.config.recipe.workers > 1 and hunt.search.scheduler.kind != "none":
             message = "stops runs of one worker only: their epochs are decided on while they wait"
-            raise StudyError([_problem("--scheduler", message, hint="set recipe.workers=1, or --scheduler none")])
+            raise StudyError([problem("--scheduler", message, hint="set recipe.workers=1, or --scheduler none")])
         return run
-    raise StudyError([_problem("search.space", "no point of the space makes a valid config under these settings")])
+    raise StudyError([problem("search.space", "no point of the space makes a valid config under these settings")])
 
 
 def _some(hunt: Hunt) -> Sequence[Point]:
@@ -255,25 +151,3 @@ def _some(hunt: Hunt) -> Sequence[Point]:
         return True
 
     return [next(iter(points))] if (points := list(some_points(hunt.space, 64, fits))) else []
-
-
-def _refuse(hunt: Hunt) -> None:
-    search, problems = hunt.search, []
-    message = unfit(search.sampler, hunt.space)
-    if message is not None:
-        problems.append(_problem("--sampler", message))
-    if search.scheduler.kind != "none" and len(search.goals) > 1:
-        problems.append(_problem("--scheduler", "ranks trials by one objective, and this search has more"))
-    if search.scheduler.kind != "none" and "recipe.epochs" in search.space:
-        problems.append(
-            _problem("--scheduler", "compares trials of equally many epochs, and recipe.epochs is searched")
-        )
-    for path in leaves(hunt.settings, ()):
-        if path in search.space:
-            problems.append(_problem("--set", f"{path} is searched: fixing it leaves nothing to search there"))
-    if problems:
-        raise StudyError(problems)
-
-
-def _problem(where: str, message: str, hint: str | None = None) -> Problem:
-    return Problem(where, 1, 1, "search", message, hint=hint)

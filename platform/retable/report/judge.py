@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retable.report import verdict
+from retable.report.power import seeds_needed
 
 Json = dict[str, Any]
 
@@ -81,6 +82,8 @@ def _differences(cells: Sequence[tuple[Json, Json, Json]], baseline: Json) -> No
             tested.append((cell["to_baseline"], found, p))
     for (entry, found, _), p in zip(tested, verdict.holm([p for _, _, p in tested]), strict=True):
         entry |= {"p": p, "verdict": verdict.difference_words(found, p)}
+        if p >= verdict.ALPHA:
+            entry["seeds_needed"] = seeds_needed(found.values, tests=len(tested))
 
 
 def _to_baseline(found: verdict.Summary, row: Json, published: float | None, base: float | None) -> Json:
@@ -96,6 +99,7 @@ def _to_baseline(found: verdict.Summary, row: Json, published: float | None, bas
         "same_sign": same,
         "p": None,
         "verdict": None,
+        "seeds_needed": None,
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from retable.data.tier import proxy_words
 from retable.report import judge, verdict
 from retable.report.claimed import claims_of
 from retable.report.provenance import comparable, provenance
@@ -215,6 +216,7 @@ class _TableBuilder:
         holes = {seed: v for seed, v in read.items() if isinstance(v, Hole)}
         found = verdict.summary([v.value for v in values])
         mean = found.mean if found else None
+        said = [*self.proxies(evaluation), *_reasons(holes, bool(values))]
         return {
             "values": [{"seed": v.seed, "value": v.value, "run_id": v.run_id} for v in values],
             "mean": mean,
@@ -223,8 +225,16 @@ class _TableBuilder:
             "difference": self.difference(mean, filled["published"]),
             "status": _status(values, holes),
             "config_id": self.reader.config_id(evaluation),
-            "notes": sorted({*filled["notes"], *(self.footnotes(text) for text in _reasons(holes, bool(values)))}),
+            "notes": sorted({*filled["notes"], *(self.footnotes(text) for text in said)}),
         }
+
+    def proxies(self, evaluation: str) -> list[str]:
+        """What is to be said of lossy copies of videos that the numbers of an evaluation come from."""
+        keys = list(self.plan.trainings_of(evaluation))
+        for key in keys:  # and of the trainings that they start from
+            keys += [parent for parent in self.plan.trainings[key].parents if parent not in keys]
+        names = dict.fromkeys(self.plan.trainings[key].config.data.dataset for key in keys)
+        return [words for name in names if (words := proxy_words(name)) is not None]
 
     def difference(self, value: float | None, published: float | None) -> float | None:
         return value - published if self.comparable and value is not None and published is not None else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from retable.report.power import needed_legend, needed_words
+
 Json = dict[str, Any]
 Part = Literal["label", "text", "published", "ours", "difference", "verdict"]
 PARTS: dict[Part, str] = {"published": "published", "ours": "ours", "difference": "diff.", "verdict": "verdict"}
@@ -173,7 +175,7 @@ def _baseline_lines(table: Json) -> list[str]:
                 lines.append(
                     f"{column['label']}, {row['label']} − {to['label']}: {_difference(to, column['decimals'])}."
                 )
-    return lines
+    return lines + needed_legend(table)
 
 
 def _difference(to: Json, digits: int) -> str:
@@ -181,6 +183,7 @@ def _difference(to: Json, digits: int) -> str:
     text = f"{number(to['mean'], digits, sign=True)}{around} (n={to['n']})"
     if to["verdict"]:
         text += f", {to['verdict']}"
+        text += f", {needed_words(to['seeds_needed'])}" if to["seeds_needed"] else ""
         text += "" if to["verdict"].startswith("undecided") else f" (Holm p = {max(to['p'], 0.001):.3f})"
     if to["published"] is not None:
         text += f"; published {number(to['published'], digits, sign=True)}"

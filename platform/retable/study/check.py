@@ -7,7 +7,7 @@ from typing import Any
 
 from retable import registry
 from retable.study import cells as cells_of
-from retable.study import claims, searches
+from retable.study import claims, search_faults
 from retable.study.cells import Combine, Demand, Tree
 from retable.study.load import LoadedStudy
 from retable.study.problems import Problem, nearest
@@ -26,7 +26,7 @@ def check(loaded: LoadedStudy) -> list[Problem]:
             loaded, name, asked.cells
         )
         problems |= {str(problem): problem for problem in found}
-    return [*problems.values(), *claims.problems(loaded), *searches.problems(loaded)]
+    return [*problems.values(), *claims.problems(loaded), *search_faults.problems(loaded)]
 
 
 def _overlaid(loaded: LoadedStudy, name: str) -> Iterator[Problem]:

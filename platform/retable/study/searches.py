@@ -1,9 +1,7 @@
-"""A study's search under a profile: points of its space as resolved settings, and its faults with their places."""
+"""A study's search under a profile: the points of its space as resolved settings."""
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,18 +9,12 @@ from typing import Any
 
 from retable.study import cells as cells_of
 from retable.study.cells import Combine, Score
-from retable.study.load import LoadedStudy
-from retable.study.problems import Problem, YamlPath, dotted, nearest
+from retable.study.problems import YamlPath
 from retable.study.resolve import Leaf, Leaves, Resolved, Unresolvable, leaves, overlay, profile_leaves, resolve
 from retable.study.schema import RUN_METRICS, Search, Study
-from retable.study.space import OutsideError, Parameter, Point, Scalar, SearchSpace
+from retable.study.space import OutsideError, Point, SearchSpace
 
 AT: YamlPath = ("search",)
-GRID_LIMIT = 4096
-SECTIONS = ("model", "data", "recipe")
-FIXED = ("data.dataset", "data.split", "data.num_classes", "data.holdout", "data.on_damage")
-"""What decides on which videos a trial is scored: trials must share it to be compared."""
-NUMBERS_ONLY = {"cmaes": "moves through numbers", "qmc": "spreads numbers"}
 
 
 @dataclass(frozen=True)
@@ -125,158 +117,6 @@ def row_config(study: Study, profile: str, name: str) -> Resolved:
         if isinstance(tree, Score):
             return tree.resolved
     raise KeyError(f"no row {name!r} is trained in this study: name it as table.row")
-
-
-def problems(loaded: LoadedStudy) -> Iterator[Problem]:
-    """Every fault of a study's search that can be found without data."""
-    search = loaded.study.search
-    if search is None:
-        return
-    found = [*_paths(loaded, search), *_conditions(loaded, search), *_sampler(loaded, search)]
-    if not found:
-        found = [p for profile in loaded.study.profiles for p in _under(loaded, Hunt(loaded.study, profile, {}))]
-    yield from {str(problem): problem for problem in found}.values()
-
-
-def _paths(loaded: LoadedStudy, search: Search) -> Iterator[Problem]:
-    for path in search.space:
-        here = (*AT, "space", path)
-        section = path.partition(".")[0]
-        if section not in SECTIONS or "." not in path:
-            message, hint = f"a search varies {', '.join(SECTIONS)} settings, not {path!r}", nearest(section, SECTIONS)
-            yield loaded.source.problem(here, message, None, hint)
-        elif path in FIXED:
-            yield loaded.source.problem(here, f"{path} decides which videos score a trial, so it cannot be searched")
-        if path == "recipe.epochs" and search.scheduler.kind != "none":
-            message = f"scheduler {search.scheduler.kind} compares trials of equally many epochs"
-            yield loaded.source.problem(here, message)
-        for other in search.space:
-            if path.startswith(f"{other}."):
-                yield loaded.source.problem(here, f"{other} is searched as a whole already")
-
-
-def _conditions(loaded: LoadedStudy, search: Search) -> Iterator[Problem]:
-    before: list[str] = []
-    for path, space in search.space.items():
-        for parent, values in space.when.items():
-            here = (*AT, "space", path, "when", parent)
-            if parent not in before:
-                message = f"{parent!r} must be searched, on a line above {path}"
-                yield loaded.source.problem(here, message, None, nearest(parent, before) if before else None)
-                continue
-            choices = search.space[parent].choice
-            if choices is None:
-                yield loaded.source.problem(here, f"{parent} is not a choice, so nothing can hang on its values")
-                continue
-            for value in values:
-                if value not in choices:
-                    message = f"{parent} is never {value!r}; it is one of {list(choices)}"
-                    yield loaded.source.problem(here, message, value)
-        before.append(path)
-
-
-def _sampler(loaded: LoadedStudy, search: Search) -> Iterator[Problem]:
-    message = unfit(search.sampler, SearchSpace(search.space))
-    if message is not None:
-        yield loaded.source.problem((*AT, "sampler"), message, search.sampler)
-
-
-def unfit(sampler: str, space: SearchSpace) -> str | None:
-    """Why the sampler cannot search the space; None if it can."""
-    names = list(space.paths)
-    if sampler == "grid":
-        endless = [
-            p for p in names if not space.paths[p].choice and not space.paths[p].subsets and not space.paths[p].int
-        ]
-        if endless:
-            return f"sampler grid needs finitely many values, which {endless[0]} has not: give a choice or an int"
-        if sum(1 for _, _ in zip(space.points(), range(GRID_LIMIT + 1), strict=False)) > GRID_LIMIT:
-            return f"sampler grid would try more than {GRID_LIMIT} points: use tpe or random, or fewer values"
-    if sampler in NUMBERS_ONLY:
-        why = NUMBERS_ONLY[sampler]
-        words = [p for p in names if space.paths[p].choice is not None or space.paths[p].subsets is not None]
-        if words:
-            return f"sampler {sampler} {why}, but {words[0]} is a choice: use tpe, random, nsga2 or grid"
-        if any(space.paths[p].when for p in names):
-            return f"sampler {sampler} {why} that are all there in every trial, without `when`: use tpe or random"
-        if sampler == "cmaes" and len(names) < 2:
-            return f"sampler cmaes needs two paths or more, but there is only {names[0]}: use tpe"
-    return None
-
-
-def _under(loaded: LoadedStudy, hunt: Hunt) -> Iterator[Problem]:
-    """Values that no config can have, fixed points outside the space, and spaces without a valid point."""
-    faulty = [*_values(loaded, hunt)]
-    if faulty:
-        yield from faulty
-        return
-    try:
-        for _ in hunt.first():
-            pass
-    except FirstError as error:
-        yield loaded.source.problem((*AT, "first", error.index), f"{error} (profile {hunt.profile})")
-    if next(some_points(hunt.space, 64, lambda point: _fits(hunt, point)), None) is None:
-        fault = _fault(hunt, next(some_points(hunt.space, 1), {}))
-        message = f"no point of the space makes a valid config under profile {hunt.profile!r}, such as: {fault}"
-        yield loaded.source.problem((*AT, "space"), message)
-
-
-def some_points(space: SearchSpace, count: int, keep: Any = lambda point: True) -> Iterator[Point]:
-    """Up to ``count`` points, drawn evenly (always the same), or all of a small space: what ``keep`` keeps."""
-    few = list(zip(range(count), space.points(), strict=False)) if space.finite else []
-    rng = random.Random(0)
-    whole = space.finite and len(few) < count
-    drawn = [point for _, point in few] if whole else [space.draw(lambda p: even(p, rng)) for _ in range(count)]
-    return (point for point in drawn if space.too_few(point) is None and keep(point))
-
-
-def even(parameter: Parameter, rng: random.Random) -> Scalar:
-    """A value of a parameter, drawn evenly."""
-    if parameter.choices:
-        return parameter.choices[rng.randrange(len(parameter.choices))]
-    if parameter.whole:
-        return rng.randint(int(parameter.low), int(parameter.high))
-    if parameter.log:
-        value = parameter.low * math.pow(parameter.high / parameter.low, rng.random())
-        return min(max(value, parameter.low), parameter.high)
-    return rng.uniform(parameter.low, parameter.high)
-
-
-def _values(loaded: LoadedStudy, hunt: Hunt) -> Iterator[Problem]:
-    """Values that are wrong by themselves: unknown paths, wrong types, out of the setting's own range."""
-    for path, space in hunt.search.space.items():
-        context = {parent: values[0] for parent, values in space.when.items()}
-        for at, value in _samples(path, hunt):
-            try:
-                hunt.resolve({**context, path: value})
-            except Unresolvable as error:
-                for fault in error.faults:
-                    if fault.path == path or fault.path.startswith(f"{path}."):
-                        found = loaded.source.problem((*AT, "space", path, *at), fault.message, value, fault.hint)
-                        yield replace(found, path=f"{dotted((*AT, 'space'))}: {path}")
-
-
-def _samples(path: str, hunt: Hunt) -> Iterator[tuple[YamlPath, Any]]:
-    space = hunt.search.space[path]
-    if space.choice is not None:
-        yield from ((("choice", i), value) for i, value in enumerate(space.choice))
-    elif space.subsets is not None:
-        yield from ((("subsets", i), [value]) for i, value in enumerate(space.subsets))
-    else:
-        form = "int" if space.int else "uniform" if space.uniform else "log_uniform"
-        yield from (((form, i), value) for i, value in enumerate(getattr(space, form)))
-
-
-def _fits(hunt: Hunt, point: Point) -> bool:
-    return _fault(hunt, point) is None
-
-
-def _fault(hunt: Hunt, point: Point) -> str | None:
-    try:
-        hunt.resolve(point)
-    except Unresolvable as error:
-        return str(error)
-    return None
 
 
 def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,8 @@ from retable.study.schema import Space
 Point = dict[str, Any]
 """Config paths to values: the paths of the space that are searched there, conditions considered."""
 Scalar = bool | int | float | str | None
+GRID_LIMIT = 4096
+"""The most points that are listed one by one."""
 Pick = Callable[["Parameter"], Scalar]
 """Chooses a parameter's value: a sampler's suggestion."""
 
@@ -177,6 +181,27 @@ class SearchSpace:
         if parameter.choices:
             return {parameter.name: next(c for c in parameter.choices if _same(c, scalar))}
         return {parameter.name: int(scalar) if parameter.whole else float(scalar)}  # type: ignore[arg-type]
+
+
+def some_points(space: SearchSpace, count: int, keep: Callable[[Point], bool] = lambda point: True) -> Iterator[Point]:
+    """Up to ``count`` points, drawn evenly (always the same), or all of a small space: what ``keep`` keeps."""
+    few = list(zip(range(count), space.points(), strict=False)) if space.finite else []
+    rng = random.Random(0)
+    whole = space.finite and len(few) < count
+    drawn = [point for _, point in few] if whole else [space.draw(lambda p: even(p, rng)) for _ in range(count)]
+    return (point for point in drawn if space.too_few(point) is None and keep(point))
+
+
+def even(parameter: Parameter, rng: random.Random) -> Scalar:
+    """A value of a parameter, drawn evenly."""
+    if parameter.choices:
+        return parameter.choices[rng.randrange(len(parameter.choices))]
+    if parameter.whole:
+        return rng.randint(int(parameter.low), int(parameter.high))
+    if parameter.log:
+        value = parameter.low * math.pow(parameter.high / parameter.low, rng.random())
+        return min(max(value, parameter.low), parameter.high)
+    return rng.uniform(parameter.low, parameter.high)
 
 
 def _encoded(value: Any) -> Scalar:

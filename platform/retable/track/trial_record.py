@@ -61,6 +61,23 @@ def read_trials(uri: str, study: str, name: str) -> list[TrialRecord]:
     return sorted(trials, key=lambda trial: trial.number)
 
 
+def search_names(uri: str, study: str) -> list[str]:
+    """The searches of a study that have published trials.
+
+    Raises:
+        TrackingUnavailable: the store is not there, or refuses.
+    """
+    path = sqlite_path(uri)
+    if path is not None and not path.exists():
+        return []
+    with session(uri) as mlflow:
+        found = mlflow.client.get_experiment_by_name(study)
+        if found is None:
+            return []
+        runs = found_runs(mlflow.client, found.experiment_id, f"tags.`{KIND}` = 'trial'")
+        return sorted({run.data.tags[SEARCH] for run in runs})
+
+
 def _entry(hunt: Hunt, name: str, trial: TrialRecord, storage: Storage) -> Entry:
     goals = hunt.search.goals
     short = f"trial {trial.number}"

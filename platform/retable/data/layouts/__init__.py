@@ -29,6 +29,7 @@ from types import ModuleType
 from typing import Literal
 
 from retable.data.errors import DatasetError
+from retable.data.tier import proxy_command, proxy_of, source_of
 
 Subset = Literal["train", "val", "test"]
 FlipRule = Literal["ok", "never"] | tuple[tuple[str, str], ...]
@@ -107,11 +108,13 @@ class Layout:
     def num_classes(self, dataset: str) -> int | None:
         """Number of classes of ``dataset``, known without its files; None when only the files can tell."""
         if hasattr(self.module, "num_classes"):
-            return self.module.num_classes(dataset)  # type: ignore[no-any-return]
+            return self.module.num_classes(source_of(dataset))  # type: ignore[no-any-return]
         return self.module.NUM_CLASSES  # type: ignore[no-any-return]
 
     def generate_command(self, dataset: str) -> str | None:
         """The shell command that makes ``dataset``; None for datasets that have to be downloaded."""
+        if proxy_of(dataset) is not None:
+            return proxy_command(dataset)
         make = getattr(self.module, "generate_command", None)
         return make(dataset) if make is not None else None
 

@@ -1,0 +1,71 @@
+"""Files that are whole or not there, and things that one process at a time makes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from retable.data.errors import DatasetError
+
+
+def put(target: Path, content: bytes | memoryview) -> None:
+    """Write a file beside its place, then move it there. A broken-off write leaves nothing."""
+    temporary = target.with_name(f"{target.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def alone(target: Path, command: str) -> Iterator[None]:
+    """One process at a time makes ``target``. On a file system without locks nobody is kept out: moving keeps it safe.
+
+    Raises:
+        DatasetError: another process is at it; says which.
+    """
+    with target.with_name(f"{target.name}.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise DatasetError(f"{target}: another {command} is at it ({file.read().strip()}); wait for it") from error
+        except OSError:
+            pass
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+@contextlib.contextmanager
+def in_turn(lock: Path) -> Iterator[None]:
+    """One process at a time; the others wait. Where the file system has no locks, moving keeps what is made safe."""
+    with lock.open("w") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def sweep(folder: Path) -> None:
+    """Remove folders ``<folder>.<host>.<process>.tmp`` that killed processes of this host left behind."""
+    for left in folder.parent.glob(f"{folder.name}.*.tmp"):
+        if left_behind(left.name):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def left_behind(name: str) -> bool:
+    """Whether ``name`` (``....<host>.<process>.tmp``) is of a process of this host that is no more."""
+    parts = name.removesuffix(".tmp").rsplit(".", 1)
+    pid = parts[-1]
+    return pid.isdigit() and parts[0].endswith(f".{socket.gethostname()}") and not Path(f"/proc/{pid}").exists()

@@ -1,0 +1,53 @@
+"""``retable ablate``: finds the configuration that is to be taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from retable.execute.search_asked import Asked, hunt_of, problem
+from retable.execute.search_driver import read_trials
+from retable.report.trials import best
+from retable.study.ablate import Ablation, ablate
+from retable.study.load import LoadedStudy
+from retable.study.problems import StudyError
+from retable.workspace import Workspace
+
+
+def ablation(
+    loaded: LoadedStudy,
+    workspace: Workspace,
+    origin: str,
+    *,
+    profile: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    knobs: Sequence[str] | None = None,
+    url: str | None = None,
+) -> Ablation:
+    """A study around the search's ``best`` trial, or around a run named by its id or the beginning of one.
+
+    Raises:
+        StudyError: there is no such run, no whole trial yet, or nothing to ablate.
+    """
+    name, metrics = profile or loaded.study.default_profile, ["params", "top1"]
+    if name not in loaded.study.profiles:
+        raise StudyError([loaded.source.problem(("profiles",), f"there is no profile {name!r}")])
+    words = f"run {origin}"
+    if origin == "best":
+        hunt = hunt_of(loaded, profile, settings or {}, Asked())
+        _, trials = read_trials(hunt, workspace, url)
+        whole = best(hunt.search, trials)
+        if not whole:
+            raise StudyError([problem("--from", "the search has no whole trial yet", hint="retable search runs it")])
+        if len(whole) > 1:
+            runs = ", ".join(t.run_id for t in whole)
+            raise StudyError(
+                [problem("--from", f"the search has {len(whole)} best trials", hint=f"name a run: {runs}")]
+            )
+        origin, words = whole[0].run_id, f"trial {whole[0].number} (run {whole[0].run_id})"
+        metrics = list(dict.fromkeys(["params", *(goal.metric for goal in hunt.search.goals)]))
+    found = [run_id for run_id in workspace.storage.run_ids() if run_id.startswith(origin)]
+    record = workspace.storage.record(found[0]) if len(found) == 1 else None
+    if record is None:
+        raise StudyError([problem("--from", f"{len(found)} runs in {workspace.storage.url} begin with {origin!r}")])
+    return ablate(loaded, name, record.spec["config"], origin=words, knobs=knobs or (), metrics=metrics)
