@@ -436,7 +436,7 @@ class Model(nn.Module):
         """(B, T, 3, H, W), normalised -> logits (B, K) and maps.
 
         Maps: per level ``<level>_sdm_mask`` and ``<level>_mtam_mask`` (B, T, C), ``<level>_gate`` (B, T, C, H, W);
-        while training with ``aux_head`` also ``aux_logits`` (B, K).
+        while training with ``aux_head`` also ``aux_logits`` (B, K). Watched: the size of each gate's alpha.
 
         Raises:
             ValueError: T is not ``config.frames``.
@@ -451,7 +451,13 @@ class Model(nn.Module):
             features[level], named = block(features[level])
             maps |= {f"{level}_{name}": value for name, value in named.items()}
         logits = self.head(self.neck(features["res4"], features["res5"]))
-        return {"logits": logits, "maps": maps}
+        return {"logits": logits, "maps": maps, "watched": self._alphas()}
+
+    def _alphas(self) -> dict[str, Tensor]:
+        """Mean and largest magnitude of each gate's alpha, which starts at zero."""
+        sizes = {name.split(".")[1]: p.detach().abs() for name, p in self.named_parameters() if name.endswith(".alpha")}
+        means = {f"alpha.{level}": size.mean() for level, size in sizes.items()}
+        return means | {f"alpha.{level}.max": size.max() for level, size in sizes.items()}
 
     def label_losses(self, outputs: Outputs, labels: Tensor, **side: Tensor) -> dict[str, Tensor]:
         """The auxiliary head's weighted cross-entropy, where there is one (it runs while training only)."""

@@ -468,8 +468,9 @@ class Model(nn.Module):
     """MAST.
 
     ``forward`` returns the loss ``relation_l1`` (already times alpha) and the maps ``frames`` (B, N, d), ``relations``
-    (B, M, K), ``lambda`` (B, M), ``lambda_mean`` (M,), per position ``conv4.motion`` (B, N, h, w), the mean magnitude
-    of the reduced motion, and with ``full_maps`` also ``conv4.attention`` (B, N, h, w), what each point receives.
+    (B, M, K), ``lambda`` (B, M), per position ``conv4.motion`` (B, N, h, w), the mean magnitude of the reduced motion,
+    and with ``full_maps`` also ``conv4.attention`` (B, N, h, w), what each point receives. It watches ``lambda.<m>``,
+    the mean weight of scale m.
     """
 
     def __init__(self, config: Config) -> None:
@@ -501,11 +502,11 @@ class Model(nn.Module):
         frames = self.conv7(x).mean((2, 3)).unflatten(0, (-1, self.config.frames))
         relations, lam = self.head(frames)
         maps |= {"frames": frames.detach(), "relations": relations.detach(), "lambda": lam.detach()}
-        maps["lambda_mean"] = lam.detach().mean(0)
         return {
             "logits": (lam.unsqueeze(-1) * relations).sum(1),
             "losses": {"relation_l1": self.config.alpha * lam.abs().sum(1).mean()},
             "maps": maps,
+            "watched": {f"lambda.{m}": mean for m, mean in zip(self.head.scales, lam.detach().mean(0), strict=True)},
         }
 
     def _module(self, position: Position, x: Tensor, maps: dict[str, Tensor]) -> Tensor:

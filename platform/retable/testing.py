@@ -136,9 +136,10 @@ _DOTTED = tuple(f"{name}." for name in IMPORTS)
 
 
 def check_outputs(file: ModelFile, config: BaseModel) -> None:
-    """Inputs of the stated shapes give finite logits ``(B, K)``, finite scalar losses, and tensors as maps."""
+    """Inputs of the stated shapes give finite logits ``(B, K)``, finite scalar losses, tensors as maps, and watched
+    scalars without a gradient."""
     outputs = build(file, config)(**clips(file, config))
-    unknown = set(outputs) - {"logits", "losses", "maps"}
+    unknown = set(outputs) - {"logits", "losses", "maps", "watched"}
     assert not unknown, f"{file.name}: forward returns {unknown}; put intermediates into maps"
     shape, want = tuple(outputs["logits"].shape), (BATCH, config.num_classes)  # type: ignore[attr-defined]
     assert shape == want, f"{file.name}: logits are {shape}, not {want}"
@@ -146,6 +147,8 @@ def check_outputs(file: ModelFile, config: BaseModel) -> None:
     bad = [k for k, v in outputs.get("losses", {}).items() if v.dim() or not v.isfinite() or not v.requires_grad]
     assert not bad, f"{file.name}: losses {bad} are not finite scalars with a gradient"
     assert all(isinstance(v, Tensor) for v in outputs.get("maps", {}).values()), f"{file.name}: maps holds tensors only"
+    bad = [k for k, v in outputs.get("watched", {}).items() if v.dim() or not v.isfinite() or v.requires_grad]
+    assert not bad, f"{file.name}: watched {bad} are not finite scalars without a gradient"
 
 
 def check_gradients(file: ModelFile, config: BaseModel) -> None:

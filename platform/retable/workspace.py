@@ -27,7 +27,7 @@ from retable.track import reader, view
 from retable.track.connection import artifacts_beside, default_uri
 from retable.track.records import RunRecord
 from retable.track.storage import Storage
-from retable.train import evaluate, loop
+from retable.train import evaluate, loop, machine, speed
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,22 @@ class Workspace:
     @property
     def world(self) -> World:
         """What :func:`retable.study.planner.make_plan` needs to know of here."""
-        return World(self.fingerprint, PIPELINE_SEMANTICS, loop.SEMANTICS, evaluate.SEMANTICS, features.SEMANTICS)
+        return World(
+            self.fingerprint,
+            PIPELINE_SEMANTICS,
+            loop.SEMANTICS,
+            evaluate.SEMANTICS,
+            features.SEMANTICS,
+            speed.SEMANTICS,
+            lambda gpu: machine.describe(gpu=gpu),
+        )
 
     def records(self, plan: Plan, *, offline: bool = False) -> dict[str, RunRecord]:
-        """What is recorded of a plan's trainings: from storage, and from MLflow what it lacks (not if ``offline``)."""
+        """What is recorded of a plan's trainings and measurements: from storage, and from MLflow what it lacks (not if
+        ``offline``)."""
         found = _of_plan(plan, self.storage.records())
         missing = {run.run_id for run in plan.runs} - set(found)
+        missing |= set(plan.measurements) - {record.config_id for record in found.values()}
         if not offline and missing:
             found = _of_plan(plan, reader.read(self.tracking_uri, plan.study.study)) | found
         return found
@@ -183,9 +193,10 @@ class Workspace:
 
 
 def _of_plan(plan: Plan, records: Mapping[str, RunRecord]) -> dict[str, RunRecord]:
-    """The records of a plan's trainings, any seed; by provisional id where the dataset is not at hand."""
-    final = set(plan.trainings)
-    provisional = {t.provisional_id for t in plan.trainings.values() if t.fingerprint is None}
+    """The records of a plan's trainings, any seed, and of its measurements, any machine; by provisional id where the
+    dataset is not at hand."""
+    final = {*plan.trainings, *plan.measurements}
+    provisional = {t.provisional_id for t in plan.asked if t.fingerprint is None}
     return {key: r for key, r in records.items() if r.config_id in final or r.spec["provisional_id"] in provisional}
 
 

@@ -306,6 +306,20 @@ def test_agm_gate_wakes_up_through_alpha() -> None:
     assert min(gradients().values()) > 0
 
 
+def test_the_size_of_each_gates_alpha_is_watched() -> None:
+    built = maagn.Model(tiny())
+    with torch.no_grad():
+        built.levels["res5"].agm.alpha[:, :4] = -2.0
+    watched = built(clip(tiny()))["watched"]
+    assert {name: float(value) for name, value in watched.items()} == {
+        "alpha.res4": 0.0,
+        "alpha.res5": pytest.approx(2.0 * 4 / built.levels["res5"].agm.alpha.numel()),
+        "alpha.res4.max": 0.0,
+        "alpha.res5.max": 2.0,
+    }
+    assert maagn.Model(tiny(combine="parallel_sum"))(clip(tiny()))["watched"] == {}
+
+
 @pytest.mark.parametrize(("softmax", "axis"), [("time", 2), ("channel", 1)])
 def test_agm_gate_follows_the_written_equation(softmax: str, axis: int) -> None:
     module, s, t = agm(agm_softmax=softmax), feature(8), feature(8).flip(0)

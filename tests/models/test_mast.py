@@ -299,7 +299,8 @@ def test_logits_weigh_the_scales_and_the_penalty_is_their_l1_times_alpha() -> No
     assert ((weights > 0) & (weights < 1)).all()
     torch.testing.assert_close(out["logits"], torch.einsum("bm,bmk->bk", weights, relations))
     torch.testing.assert_close(out["losses"]["relation_l1"], 0.5 * weights.sum(1).mean())
-    torch.testing.assert_close(out["maps"]["lambda_mean"], weights.mean(0))
+    assert list(out["watched"]) == [f"lambda.{m}" for m in range(2, 8)]
+    torch.testing.assert_close(torch.stack(list(out["watched"].values())), weights.mean(0))
 
 
 def test_order_of_frames_matters_without_any_module() -> None:

@@ -88,8 +88,8 @@ def test_resources_labels_and_notes_do_not_make_another_training() -> None:
 
 @pytest.mark.parametrize("semantics", ["pipeline", "loop"])
 def test_raised_semantics_make_other_trainings(semantics: str) -> None:
-    known = {"pipeline": 1, "loop": 1, "evaluation": 1, semantics: 2}
-    raised = plan(world=World(EQUIPPED.fingerprint, **known))
+    pipeline, loop = (1 + (name == semantics) for name in ("pipeline", "loop"))
+    raised = plan(world=World(EQUIPPED.fingerprint, pipeline, loop, 1))
     assert not set(raised.trainings) & set(plan().trainings)
 
 

@@ -1,4 +1,4 @@
-"""What a study declares before it can run: earlier stages, machine metrics; and a profile's settings for some cells."""
+"""What a study declares before it can run: earlier stages; and a profile's settings for some cells."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ tables:
     caption: Stages
     columns:
       top1: {metric: top1}
-      speed: {metric: videos_per_second}
     rows:
-      - {id: first, label: first, published: {speed: null}}
+      - {id: first, label: first}
       - {id: second, label: second, init_from: {set: {recipe.epochs: 9}}}
   - id: t2
     caption: Splits and streams
@@ -104,7 +103,7 @@ def test_an_earlier_stage_without_a_cell_serves_those_of_its_children() -> None:
 def test_weights_of_another_model_stream_or_number_of_classes_are_refused_at_load(what: str, message: str) -> None:
     problems = check(parse(TEXT.replace("{recipe.epochs: 9}", f"{{{what}}}")))
     assert message in problems[0].message
-    assert problems[0].line == 18
+    assert problems[0].line == 17
 
 
 def test_a_model_without_a_head_of_its_own_cannot_use_features() -> None:
@@ -126,20 +125,12 @@ def test_a_profile_of_one_stage_trains_it_from_the_start() -> None:
 def test_an_earlier_stage_is_checked_like_any_config() -> None:
     loaded = parse(TEXT.replace("{recipe.epochs: 9}", "{model.grups: 9}"))
     (problem,) = check(loaded)
-    assert (problem.line, problem.path, problem.hint) == (18, "model.grups", "did you mean 'groups'?")
+    assert (problem.line, problem.path, problem.hint) == (17, "model.grups", "did you mean 'groups'?")
 
 
 def test_a_quoted_row_has_no_stage() -> None:
     with pytest.raises(StudyError, match=r"cannot have set, protocol, init_from"):
         parse(TEXT.replace("label: second,", 'label: second, quoted: "[1]",'))
-
-
-def test_a_metric_of_the_machine_trains_nothing_and_says_why_it_is_empty() -> None:
-    measured = plan(tables=["t1"])
-    cells = {(c.row, c.column): c for c in measured.cells}
-    assert cells["first", "speed"].hole == "not in the paper"
-    assert cells["second", "speed"].evaluation is None
-    assert reasons(measured)["throughput cannot be measured yet"] == ["t1.second.speed"]
 
 
 def test_splits_are_averaged_outside_the_fusion_of_streams() -> None:

@@ -56,6 +56,7 @@ def test_an_epoch_reports_its_metrics_by_name() -> None:
         "train/loss",
         "train/loss.penalty",
         "train/loss.smooth",
+        "train/size",
         "train/top1",
         "test/top1",
         "test/map",
@@ -99,6 +100,7 @@ def test_loss_and_top1_are_means_over_the_clips_of_the_epoch() -> None:
     cross_entropy = found["train/loss"] - found["train/loss.penalty"] - found["train/loss.smooth"]
     assert cross_entropy == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
     assert found["train/top1"] == pytest.approx(100 * float((logits.argmax(1) == labels).double().mean()))
+    assert found["train/size"] == pytest.approx(found["train/loss.penalty"] / 0.5)  # what the model watches
 
 
 @pytest.mark.parametrize("term", ["penalty", "smooth"])

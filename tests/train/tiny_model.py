@@ -53,7 +53,8 @@ class Model(nn.Module):
         if self.config.explode:
             logits = logits * float("inf")
         losses = {"penalty": self.config.penalty * x.square().mean()} if self.config.penalty else {}
-        return {"logits": logits, "losses": losses, "maps": {"features": x}}
+        watched = {"size": x.detach().square().mean()}
+        return {"logits": logits, "losses": losses, "maps": {"features": x}, "watched": watched}
 
     def label_losses(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
         if not self.config.smooth:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -13,20 +13,24 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from retable.study.plan import Plan, RunSpec
+from retable.study.plan import Measurement, Plan, RunSpec
 
 QUIET_SECONDS = 30.0
 """Without a terminal, running epochs are told at most this often; every run's start and end always."""
 
 
 def labels(plan: Plan) -> dict[str, str]:
-    """``table2 · S = 4 · seed 0`` for every run: its first cell in study order, or that of what starts from it."""
+    """``table2 · S = 4 · seed 0`` for every run: its first cell in study order, or that of what starts from it; and for
+    every measurement ``table3c · AGM · speed``."""
     found = {}
     for run in plan.runs:
         cell = plan.served[run.training.config_id][0]
         label = plan.study.table(cell.table).row(cell.row).label
         stage = "" if plan.users[run.training.config_id] else " · first stage"
         found[run.run_id] = f"{cell.table} · {label}{stage} · seed {run.seed}"
+    for key, measurement in plan.measurements.items():
+        cell = plan.timed[key][0]
+        found[measurement.run_id] = f"{cell.table} · {plan.study.table(cell.table).row(cell.row).label} · speed"
     return found
 
 
@@ -59,10 +63,12 @@ class Display:
         console: Console,
         *,
         poll: Callable[[str], dict[str, Any] | None] | None = None,
+        measurements: Sequence[Measurement] = (),
     ):
         self.console = console
         self.poll = poll
         self.lines = {r.run_id: _Line(names[r.run_id], r.training.config.recipe.epochs) for r in runs}
+        self.lines |= {m.run_id: _Line(names[m.run_id], 0) for m in measurements}  # no epochs, a moment each
         self.expected = 0
         """How many runs there will be, where they come to be on the way (a search)."""
         self.several = {r.run_id for r in runs if r.training.config.recipe.workers > 1}

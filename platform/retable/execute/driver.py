@@ -38,6 +38,8 @@ class Missing:
     unsupported: dict[str, str]
     blocked: dict[str, str] = field(default_factory=dict)
     """Runs that start from one that failed or is another driver's, and why they are not started."""
+    measured: int = 0
+    """Measurements that this machine has done."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,11 @@ class Summary:
 
     def lines(self) -> list[str]:
         """What to tell the user at the end."""
-        done = self.endings.of("done")
-        found = [f"{len(done)} runs trained, {self.missing.done} were done already"]
+        timed = {order.run_id for order in self.missing.orders if order.measures}
+        done = self.endings.of("done").keys()
+        found = [f"{len(done - timed)} runs trained, {self.missing.done} were done already"]
+        if timed or self.missing.measured:
+            found.append(f"{len(done & timed)} speeds measured, {self.missing.measured} were measured already")
         for reason in sorted(set(self.endings.of("environment").values()) | set(self.endings.of("claimed").values())):
             found.append(f"not finished: {reason}")
         for run_id, reason in (self.endings.of("failed") | self.missing.failed).items():
@@ -80,8 +85,9 @@ def places(workspace: Workspace) -> Places:
     return Places(storage.url, data, str(workspace.cache.absolute()), Process.this())
 
 
-def still_missing(plan: Plan, workspace: Workspace, *, retry_failed: bool = False) -> Missing:
-    """Plan minus storage.
+def still_missing(plan: Plan, workspace: Workspace, *, retry_failed: bool = False, elsewhere: bool = False) -> Missing:
+    """Plan minus storage. ``elsewhere``: trials run on other machines than this one, which look themselves whether
+    they have been measured.
 
     Raises:
         DatasetError: a run's dataset is not at hand; the message says how to get it.
@@ -107,8 +113,23 @@ def still_missing(plan: Plan, workspace: Workspace, *, retry_failed: bool = Fals
             failed[run.run_id] = str(result["reason"])
         else:
             done += 1
-    unsupported = {t.config_id: t.unsupported for t in plan.trainings.values() if t.unsupported}
-    return Missing(tuple(orders), done, failed, claimed, unsupported, blocked)
+    measured = 0
+    for measurement in plan.measurements.values():
+        order = Order.measuring(measurement, where)
+        result = None if elsewhere else storage.get_json(f"{order.folder}/result.json")
+        if measurement.unsupported is not None:
+            continue
+        if result is None:
+            orders.append(order)
+        elif result["status"] == "failed" and retry_failed:
+            _reopen(storage, order, result)
+            orders.append(order)
+        elif result["status"] == "failed":
+            failed[measurement.run_id] = str(result["reason"])
+        else:
+            measured += 1
+    unsupported = {asking.config_id: asking.unsupported for asking in plan.asked if asking.unsupported}
+    return Missing(tuple(orders), done, failed, claimed, unsupported, blocked, measured)
 
 
 def refuse_misfits(plan: Plan) -> None:
@@ -144,7 +165,7 @@ def run_study(
         ImpossibleError: a run needs more than there is.
         TrackingUnavailable: MLflow cannot be reached; before anything trains.
     """
-    missing = still_missing(plan, workspace, retry_failed=retry_failed)
+    missing = still_missing(plan, workspace, retry_failed=retry_failed, elsewhere=address is not None)
     names = labels(plan)
     for run_id, live in missing.claimed.items():
         console.print(f"{names[run_id]} is being trained by another driver: {live}", highlight=False)
@@ -155,17 +176,21 @@ def run_study(
     if missing.orders:
         refuse_misfits(plan)
         warm_cache(missing.orders, console)
-        runs = [r for r in plan.runs if r.run_id in {o.run_id for o in missing.orders}]
+        asked = {order.run_id for order in missing.orders}
+        runs = [r for r in plan.runs if r.run_id in asked]
+        timed = [m for m in plan.measurements.values() if m.run_id in asked]
         with ray_session(address, cpus), _maybe(publisher):
             refuse_impossible(missing.orders)
-            with Display(runs, names, console, poll=last_epoch(workspace.storage)) as display:
+            poll = last_epoch(workspace.storage)
+            with Display(runs, names, console, poll=poll, measurements=timed) as display:
                 endings = execute(missing.orders, workspace.storage, _both(display.watch, publisher))
     published = publisher.publish() if publisher is not None else None
     return Summary(missing, endings, names, published)
 
 
 def _need_datasets(plan: Plan, workspace: Workspace) -> None:
-    absent = {r.training.config.data.dataset for r in plan.runs if r.training.fingerprint is None}
+    possible = [asking for asking in plan.asked if asking.unsupported is None]
+    absent = {asking.config.data.dataset for asking in possible if asking.fingerprint is None}
     problems = []
     for name in sorted(absent):
         try:

@@ -1,4 +1,5 @@
-"""What a driver asks a trial for: one run, the views to score it under, and where to read and write. Plain data."""
+"""What a driver asks a trial for: one run and the views to score it under, or one measurement; and where to read and
+write. Plain data."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retable.study.config import Config, Resources
-from retable.study.plan import RunSpec, View
+from retable.study.plan import Measurement, RunSpec, View
 from retable.track.claims import Process
 from retable.track.storage import Storage
 
@@ -37,6 +38,11 @@ class Order:
         """The order to carry out a planned run."""
         return cls(run.to_json(), run.training.views, run.training.resources, places)
 
+    @classmethod
+    def measuring(cls, measurement: Measurement, places: Places) -> Order:
+        """The order to take a planned measurement."""
+        return cls(measurement.to_json(), (measurement.view,), measurement.resources, places)
+
     @property
     def run_id(self) -> str:
         return str(self.spec["run_id"])
@@ -54,6 +60,11 @@ class Order:
     def use(self) -> str | None:
         """What it takes from them: weights or features."""
         return self.spec.get("use")
+
+    @property
+    def measures(self) -> str | None:
+        """The metric of a measurement; None for a run, which trains."""
+        return self.spec.get("measures")
 
     @property
     def workers(self) -> int:

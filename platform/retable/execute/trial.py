@@ -6,11 +6,13 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+import ray
 from ray import train as ray_train
 from ray import tune
 from ray.train.torch import TorchTrainer
 
-from retable.execute.attempt import carry_out
+from retable.execute import measure
+from retable.execute.attempt import Outcome, carry_out
 from retable.execute.order import Order
 from retable.execute.work import train_and_score
 
@@ -24,8 +26,30 @@ def trial(config: dict[str, Any], orders: Mapping[str, Order]) -> dict[str, Any]
     def here(attempt: int) -> None:
         train_and_score(order, attempt, device=device, report=tune.report)
 
-    outcome = carry_out(order, here if order.workers == 1 else lambda attempt: _fit(order, attempt))
+    if order.measures is not None:
+        outcome = _measured(order, device)
+    else:
+        outcome = carry_out(order, here if order.workers == 1 else lambda attempt: _fit(order, attempt))
     return {"status": outcome.status, "reason": outcome.reason or "", "epoch": order.config.recipe.epochs - 1}
+
+
+def _measured(order: Order, device: str) -> Outcome:
+    """A measurement on the machine that Ray has chosen; nothing to do if that one has been measured."""
+    order = measure.on(order, _machine(order))
+    if measure.is_done(order):
+        return Outcome("done")
+    if order.workers > 1:
+        return carry_out(order, lambda attempt: _fit(order, attempt))
+    return carry_out(order, lambda attempt: measure.measure_and_keep(order, attempt, device=device))
+
+
+def _machine(order: Order) -> dict[str, str]:
+    """The machine of the order's workers, which with several of them may be another one than this process's."""
+    if order.workers == 1:
+        return measure.machine_of(order)
+    asked = ray.remote(num_cpus=order.resources.cpus_per_worker, num_gpus=order.resources.gpus_per_worker)
+    found: dict[str, str] = ray.get(asked(measure.machine_of).remote(order))
+    return found
 
 
 def _fit(order: Order, attempt: int) -> None:
@@ -54,6 +78,5 @@ def _rank(config: dict[str, Any]) -> None:
     context = ray_train.get_context()
     order: Order = config["order"]
     device = str(ray_train.torch.get_device()) if order.resources.gpus_per_worker > 0 else "cpu"
-    train_and_score(
-        order, config["attempt"], device=device, rank=context.get_world_rank(), world=context.get_world_size()
-    )
+    work = measure.measure_and_keep if order.measures is not None else train_and_score
+    work(order, config["attempt"], device=device, rank=context.get_world_rank(), world=context.get_world_size())

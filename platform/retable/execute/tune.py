@@ -17,6 +17,7 @@ from ray import tune
 from retable.execute.order import Order
 from retable.execute.sources import PlanSearcher, PlanSource, SourceSearcher, Supply, SupplySearcher
 from retable.execute.trial import trial
+from retable.study.identity import PROVISIONAL
 from retable.track.storage import Storage, dump, now
 
 MAX_DEATHS = 3
@@ -101,15 +102,23 @@ def refuse_impossible(orders: Sequence[Order]) -> None:
 
 
 def execute(orders: Sequence[Order], storage: Storage, watch: Watcher) -> Endings:
-    """Run all orders to their end; a run that fails does not stop the others.
+    """Run all orders to their end; a run that fails does not stop the others. Measurements come last, one at a time:
+    beside anything else they would be slower.
 
     A process that dies is tried again with what remains, up to :data:`MAX_DEATHS` times, then recorded as failed.
     """
     endings = Endings()
-    remaining = {order.run_id: order for order in orders}
+    for part, alone in ([o for o in orders if not o.measures], False), ([o for o in orders if o.measures], True):
+        _to_the_end({order.run_id: order for order in part}, storage, endings, watch, alone=alone)
+    return endings
+
+
+def _to_the_end(
+    remaining: dict[str, Order], storage: Storage, endings: Endings, watch: Watcher, *, alone: bool
+) -> None:
     while remaining:
         before = dict(endings.deaths)
-        _fit(remaining, endings, watch)
+        _fit(remaining, endings, watch, alone=alone)
         for run_id, order in list(remaining.items()):
             if run_id in endings.outcome:
                 del remaining[run_id]
@@ -119,7 +128,6 @@ def execute(orders: Sequence[Order], storage: Storage, watch: Watcher) -> Ending
         _block(remaining, endings, watch)
         if remaining and endings.deaths == before:
             raise RuntimeError(f"Ray Tune stopped with {len(remaining)} runs left and none of them had started")
-    return endings
 
 
 def _block(remaining: dict[str, Order], endings: Endings, watch: Watcher) -> None:
@@ -149,9 +157,9 @@ def execute_supply(supply: Supply, watch: Watcher) -> Endings:
             supply.ended(run_id, ok=False)  # those that have ended it knows already
 
 
-def _fit(orders: Mapping[str, Order], endings: Endings, watch: Watcher) -> None:
+def _fit(orders: Mapping[str, Order], endings: Endings, watch: Watcher, *, alone: bool) -> None:
     searcher = PlanSearcher(PlanSource({k: tuple(p for p in o.parents if p in orders) for k, o in orders.items()}))
-    if not _tuned(searcher, orders, _concurrency(list(orders.values())), endings, watch):
+    if not _tuned(searcher, orders, 1 if alone else _concurrency(list(orders.values())), endings, watch):
         for run_id in set(searcher.runs.values()) - set(endings.outcome):
             endings.deaths[run_id] = endings.deaths.get(run_id, 0) + 1
 
@@ -240,6 +248,8 @@ def give_up(order: Order, storage: Storage) -> tuple[str, str]:
         "environment": {},
         "finished": now(),
     }
+    if order.run_id.startswith(PROVISIONAL):  # a measurement on a machine that the driver does not know
+        return "failed", reason
     storage.put_new(f"{order.folder}/spec.json", dump(order.spec))  # a process may die before it writes anything
     storage.put_new(f"{order.folder}/result.json", dump(result))
     return "failed", reason

@@ -45,9 +45,11 @@ class Outputs(TypedDict):
     """What ``forward`` returns.
 
     ``logits`` is ``(B, K)``. ``losses`` are extra scalar terms, already weighted, that training adds to the
-    cross-entropy and logs by name. ``maps`` are named intermediates for figures and tests.
+    cross-entropy and logs by name. ``maps`` are named intermediates for figures and tests. ``watched`` are scalars to
+    look at while training, of the batch or of the parameters, without a gradient: their mean over an epoch is a curve.
     """
 
     logits: Tensor
     losses: NotRequired[dict[str, Tensor]]
     maps: NotRequired[dict[str, Tensor]]
+    watched: NotRequired[dict[str, Tensor]]

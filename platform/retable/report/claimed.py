@@ -33,7 +33,7 @@ def claims_of(study: Study, table: str, tables: Sequence[Json], *, comparable: b
 
 def _evaluated(claim: Claim, expression: Expression, cells: Cells, comparable: bool) -> Json:
     references = expression.references()
-    reason = next((r for ref in references if (r := _missing(ref, cells, comparable)) is not None), None)
+    reason = next((r for ref in references if (r := _missing(ref, cells, comparable, expression)) is not None), None)
     values = [] if reason else _values(expression, cells)
     numbers = [] if expression.is_ordering else [float(v["value"]) for v in values]
     found = verdict.summary(numbers)
@@ -52,13 +52,15 @@ def _evaluated(claim: Claim, expression: Expression, cells: Cells, comparable: b
     }
 
 
-def _missing(reference: Reference, cells: Cells, comparable: bool) -> str | None:
+def _missing(reference: Reference, cells: Cells, comparable: bool, expression: Expression) -> str | None:
     cell = cells.get(reference)
     name = ".".join(reference)
     if cell is None:
         return f"{name} is not in the tables shown"
     if cell["status"] == "quoted":
         return None if comparable else f"{name} is quoted, and this profile is not compared with published values"
+    if cell["kind"] == "speed" and not expression.is_ordering:
+        return f"{name} is a speed, and no speed is compared with one of another machine"
     return None if cell["values"] else f"{name} has no value"
 
 
@@ -66,7 +68,7 @@ def _values(expression: Expression, cells: Cells) -> list[Json]:
     """The claim's value for each seed that all measured cells have; one without a seed if none is measured."""
     used = {ref: cells[ref] for ref in expression.references()}
     fixed = {ref: cell["published"] if cell["status"] == "quoted" else cell["mean"] for ref, cell in used.items()}
-    measured = {ref: seeds_of(cell) for ref, cell in used.items() if cell["status"] not in ("quoted", "static")}
+    measured = {ref: seeds_of(cell) for ref, cell in used.items() if cell["status"] != "quoted" and seeds_of(cell)}
     seeds: list[int | None] = [None]
     if measured:
         seeds = [*sorted(set.intersection(*(set(values) for values in measured.values())))]

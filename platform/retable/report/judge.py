@@ -71,7 +71,7 @@ def _differences(cells: Sequence[tuple[Json, Json, Json]], baseline: Json) -> No
     tested: list[tuple[Json, verdict.Summary, float]] = []
     for _, column, cell in cells:
         base = baseline["cells"].get(column["id"])
-        if base is None or column["kind"] in ("static", "text"):
+        if base is None or column["kind"] in ("static", "speed", "text"):
             continue
         found = verdict.paired(seeds_of(cell), seeds_of(base))
         if found is None:
@@ -108,15 +108,16 @@ def _order(table: Json, column: Json) -> Json | None:
         return None
     cells = {row["id"]: row["cells"][column["id"]] for row in table["rows"]}
     published = {row: cell["published"] for row, cell in cells.items() if cell["published"] is not None}
-    if column["kind"] == "static":
+    if column["kind"] in ("static", "speed"):
         ours = {row: {0: cell["mean"]} for row, cell in cells.items() if cell["mean"] is not None}
     else:
         ours = {row: seeds_of(cell) for row, cell in cells.items()}
     found = verdict.order(ours, published)
     if found is None:
         return None
-    exact = column["kind"] == "static"
+    exact = column["kind"] in ("static", "speed")
     words = ("same order" if found.tau == 1 else "other order") if exact else verdict.order_words(found)
+    words = None if column["kind"] == "speed" else words  # one machine, and another one than the paper's
     return {
         "column": column["id"],
         "rows": found.rows,

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from retable.study.identity import PROVISIONAL
-from retable.study.plan import Plan, RunSpec
+from retable.study.plan import Measurement, Plan, RunSpec
 from retable.track.records import RunRecord
 
 
@@ -32,11 +32,12 @@ def preview(
         "study": plan.study.study,
         "profile": plan.profile,
         "seeds": list(plan.seeds),
-        "provisional": any(run.run_id.startswith(PROVISIONAL) for run in plan.runs),
+        "provisional": any(asking.config_id.startswith(PROVISIONAL) for asking in plan.asked),
         "cells": sum(cell.evaluation is not None for cell in plan.cells),
         "evaluations": len(plan.evaluations),
         "trainings": len(plan.trainings),
         "runs": runs,
+        "measurements": [_measurement(plan, measurement, records) for measurement in plan.measurements.values()],
         "shared": [
             {"config_id": key, "cells": [_place(c) for c in cells]}
             for key, cells in plan.users.items()
@@ -73,6 +74,8 @@ def show(seen: Mapping[str, Any], out: Console) -> None:
         cells = ", ".join(run["cells"]) or f"first stage of {', '.join(run['serves'])}"
         after = "".join(f"  after {parent}" for parent in run["parents"])
         out.print(f"  {run['run_id']}  seed {run['seed']}  {run['state']:8}{seconds}  {cells}{after}")
+    for timed in seen["measurements"]:
+        out.print(f"  {timed['run_id']}  measures {timed['metric']}  {timed['state']}  {', '.join(timed['cells'])}")
     for shared in seen["shared"]:
         out.print(f"  trained once for {len(shared['cells'])} cells: {', '.join(shared['cells'])}")
     for item in seen["unsupported"]:
@@ -84,6 +87,10 @@ def show(seen: Mapping[str, Any], out: Console) -> None:
     for run_id, size in totals["feature_bytes"].items():
         out.print(f"features of {run_id}: {'unknown, the dataset is not here' if size is None else _bytes(size)}")
     out.print(f"checkpoints: about {_bytes(totals['checkpoint_bytes'])} while running and after")
+    open_ones = sum(timed["state"] == "to measure" for timed in seen["measurements"])
+    if seen["measurements"]:
+        done = len(seen["measurements"]) - open_ones
+        out.print(f"{done} speeds measured on this machine, {open_ones} to measure; nothing is trained for them")
     out.print(f"{totals['done']} runs done, {totals['to_run']} to run; {_time(totals)}")
 
 
@@ -107,6 +114,19 @@ def _run(plan: Plan, run: RunSpec, records: Mapping[str, RunRecord]) -> dict[str
         "serves": [_place(cell) for cell in plan.served[run.training.config_id]],
         "parents": list(run.parents),
         "use": run.training.use,
+    }
+
+
+def _measurement(plan: Plan, measurement: Measurement, records: Mapping[str, RunRecord]) -> dict[str, Any]:
+    record = records.get(measurement.run_id)
+    state = "to measure" if record is None or record.status == "partial" else record.status
+    return {
+        "run_id": measurement.run_id,
+        "config_id": measurement.config_id,
+        "metric": measurement.metric,
+        "state": "unsupported" if measurement.unsupported is not None else state,
+        "machine": dict(measurement.machine) if measurement.machine is not None else None,
+        "cells": [_place(cell) for cell in plan.timed[measurement.config_id]],
     }
 
 

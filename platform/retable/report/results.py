@@ -15,6 +15,7 @@ from retable.data.tier import proxy_words
 from retable.report import judge, verdict
 from retable.report.claimed import claims_of
 from retable.report.provenance import comparable, provenance
+from retable.report.speeds import Speeds, median_of
 from retable.report.values import WORST_FIRST, Hole, Reader, Value
 from retable.study.config import Config
 from retable.study.plan import Cell, Plan
@@ -117,6 +118,8 @@ class _TableBuilder:
         self.cells = {(c.row, c.column): c for c in plan.cells if c.table == table.id}
         asked = [c.evaluation for c in self.cells.values() if c.evaluation is not None]
         self.seeds = seeds if seeds is not None else reader.seeds(asked)
+        timed = [c.measurement for c in self.cells.values() if c.measurement is not None]
+        self.speeds = Speeds(plan, timed, reader.records.values())
         self.comparable = comparable(plan)
         self.footnotes = _Footnotes()
 
@@ -184,9 +187,8 @@ class _TableBuilder:
         }
         if cell.static is not None:
             return filled | self.static(cell, cell.static, column, filled)
-        if cell.unsupported is not None:
-            notes = [*filled["notes"], self.footnotes(_sentence(cell.unsupported))]
-            return filled | {"status": "unsupported", "notes": notes}
+        if cell.measurement is not None:
+            return filled | self.timed(cell.measurement, filled)
         if cell.evaluation is not None:
             return filled | self.measured(cell, cell.evaluation, filled)
         return filled if cell.hole == "text" else filled | self.hole(row, filled)
@@ -208,6 +210,21 @@ class _TableBuilder:
             "n": 1,
             "difference": self.difference(value, filled["published"]),
             "status": "static",
+        }
+
+    def timed(self, measurement: str, filled: dict[str, Any]) -> dict[str, Any]:
+        """A speed; never compared with a published one, which is of another machine."""
+        found = self.speeds.read(measurement)
+        if isinstance(found, Hole):
+            return {"status": found.status, "notes": [*filled["notes"], self.footnotes(_sentence(found.reason))]}
+        one = median_of(found)
+        return {
+            "values": [one],
+            "mean": one["value"],
+            "n": 1,
+            "status": "done",
+            "config_id": found.config_id,
+            "notes": [*filled["notes"], self.footnotes(self.speeds.note(found))],
         }
 
     def measured(self, cell: Cell, evaluation: str, filled: dict[str, Any]) -> dict[str, Any]:

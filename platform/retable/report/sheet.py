@@ -108,7 +108,7 @@ def _heads(table: Json, column: Json) -> list[Head]:
         "published": any(cell["published"] is not None for cell in cells),
         "ours": any(cell["status"] not in ("quoted", "not in the paper") for cell in cells),
         "difference": any(cell["difference"] is not None for cell in cells),
-        "verdict": column["kind"] != "static" and any(cell["verdict"] for cell in cells),
+        "verdict": column["kind"] not in ("static", "speed") and any(cell["verdict"] for cell in cells),
     }
     return [Head(column["id"], group, part) for part, there in wanted.items() if there]
 
@@ -137,6 +137,9 @@ def _ours(cell: Json, digits: int, marks: tuple[str, ...]) -> Entry:
         return Entry(HOLE, marks=marks)
     if cell["kind"] == "static":
         return Entry(number(cell["mean"], digits), marks=marks)
+    if cell["kind"] == "speed":
+        low, high = (number(cell["values"][0][end], digits) for end in ("low", "high"))
+        return Entry(f"{number(cell['mean'], digits)} ({low} to {high})", marks=marks)
     extra = ", ".join(number(v["value"], digits) for v in cell["values"]) if cell["n"] == 2 else ""
     return Entry(interval(cell["mean"], cell["half_width"], cell["n"], digits), extra, marks)
 
@@ -214,6 +217,6 @@ def _claim_line(claim: Json) -> str:
 
 def _legend(table: Json) -> tuple[str, ...]:
     cells = [cell for row in table["rows"] for cell in row["cells"].values()]
-    if not any(cell["mean"] is not None and cell["kind"] != "static" for cell in cells):
+    if not any(cell["mean"] is not None and cell["kind"] not in ("static", "speed") for cell in cells):
         return ()
     return ("ours: mean ± half-width of the 95 % t-interval over n seeds; no interval for one seed.",)

@@ -33,7 +33,7 @@ class Reader:
     """Looks up a plan's evaluations in records."""
 
     def __init__(self, plan: Plan, records: Mapping[str, RunRecord]):
-        self.plan = plan
+        self.plan, self.records = plan, records
         self.notes: dict[str, str] = {}
         self._fusions: dict[tuple[str, int], dict[str, float] | Hole] = {}
         by_config: dict[str, dict[int, RunRecord]] = {}

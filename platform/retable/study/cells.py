@@ -10,17 +10,7 @@ from typing import Literal
 from retable.study import fusion, stages
 from retable.study.problems import YamlPath
 from retable.study.resolve import Fault, Leaf, Leaves, Resolved, Unresolvable, leaves, overlay, profile_leaves, resolve
-from retable.study.schema import (
-    MACHINE_METRICS,
-    UNSUPPORTED_METRICS,
-    Column,
-    InitFrom,
-    Kind,
-    Over,
-    Row,
-    Study,
-    Table,
-)
+from retable.study.schema import Column, InitFrom, Kind, Over, Row, Study, Table
 
 
 @dataclass(frozen=True)
@@ -48,8 +38,8 @@ Tree = Score | Combine
 class Demand:
     """What one cell asks for.
 
-    ``hole`` says why nothing is asked for (quoted, not in the paper, text); ``unsupported`` why its metric cannot be
-    computed yet. Metrics of the machine ask for no training.
+    ``tree``: trainings and what is made of their scores. ``static``: a network to count. ``speed``: a network to time;
+    nothing is trained for it. ``hole`` says why nothing is asked for (quoted, not in the paper, text).
     """
 
     table: str
@@ -59,8 +49,8 @@ class Demand:
     metric: str | None = None
     tree: Tree | None = None
     static: Resolved | None = None
+    speed: Resolved | None = None
     hole: str | None = None
-    unsupported: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,18 +143,22 @@ class _Asker:
         column = self.table.columns[name]
         hole = self._hole(name, column)
         metric = column.metric or self._operand_metric(column)
-        base = Demand(
-            self.table.id, self.row.id, name, column.kind, metric, hole=hole,
-            unsupported=None if hole else UNSUPPORTED_METRICS.get(metric or ""),
-        )  # fmt: skip
+        base = Demand(self.table.id, self.row.id, name, column.kind, metric, hole=hole)
         if hole is not None:
             return base
         if column.kind == "static":
             return replace(base, static=self._resolve(name, {}, self._where(name)))
-        if metric in MACHINE_METRICS:
-            self._resolve(name, {}, self._where(name))  # its faults are found, and nothing is trained
-            return base
+        if column.kind == "speed":
+            return replace(base, speed=self._timed(name))
         return replace(base, tree=self._tree(name))
+
+    def _timed(self, name: str) -> Resolved:
+        for kind, over in (("fuse_over", self.row.fuse_over), ("mean_over", self.row.mean_over)):
+            if over is not None:
+                origin: YamlPath = ("tables", self.t, "rows", self.r, kind)
+                message = f"{self.table.columns[name].metric} is of one network, but this row is made of several"
+                raise Unresolvable([Fault(kind, origin, message, hint=f"set {name}: null in the row's published")])
+        return self._resolve(name, {}, self._where(name))
 
     def named(self, column: str, fault: Fault) -> Fault:
         """A fault of settings that do not go together also names the cell that joins them, if it stands elsewhere."""

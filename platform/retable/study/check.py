@@ -70,7 +70,8 @@ def _resolved(demand: Demand) -> list[Resolved]:
             return [r for part in tree.parts for r in leaves_of(part)]
         return [tree.resolved, *([tree.parent] if tree.parent is not None else [])]
 
-    return ([demand.static] if demand.static else []) + (leaves_of(demand.tree) if demand.tree else [])
+    counted = [resolved for resolved in (demand.static, demand.speed) if resolved is not None]
+    return counted + (leaves_of(demand.tree) if demand.tree else [])
 
 
 def located(loaded: LoadedStudy, origin: Any, fault: Any) -> Problem:

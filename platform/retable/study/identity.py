@@ -47,15 +47,10 @@ def config_id(
     fingerprint the name stands in and the id is provisional (prefixed ``~``). Initial weights and those of optical
     flow enter by the hash of their file, not by the path or URL that names it.
     """
-    body = config.model_dump(mode="json")
+    body = _body(config)
     name = body["data"].pop("dataset")
-    if "name" in body["model"]:  # a plug-in's path is not part of what it computes
-        body["model"]["name"] = PurePath(body["model"]["name"]).name
     if weights is not None:
         body["model"].pop("weights", None)
-    flow = body["data"].get("flow")
-    if flow is not None and flow["weights"] is not None:
-        flow["weights"] = weights_hash(flow["weights"])
     key = digest(
         {
             "config": body,
@@ -67,6 +62,42 @@ def config_id(
         }
     )
     return key if fingerprint is not None else PROVISIONAL + key
+
+
+def speed_id(
+    config: Config,
+    *,
+    metric: str,
+    protocol: Protocol,
+    loader_workers: int,
+    fingerprint: str | None,
+    semantics: Mapping[str, int],
+) -> str:
+    """The id of what is timed, without the machine: the network (its weights change no time), the videos, the views,
+    and how the test loop runs. Without a fingerprint it is provisional."""
+    body = _body(config)
+    name = body["data"].pop("dataset")
+    body["model"].pop("weights", None)
+    recipe = body["recipe"]
+    key = digest(
+        {
+            "metric": metric,
+            "model": body["model"],
+            "data": body["data"],
+            "dataset": fingerprint if fingerprint is not None else {"name": name},
+            "loop": {k: recipe[k] for k in ("batch_size", "workers", "channels_last", "deterministic")},
+            "loader_workers": loader_workers,
+            "protocol": protocol.model_dump(mode="json", exclude={"checkpoint"}),
+            "semantics": dict(semantics),
+        }
+    )
+    return key if fingerprint is not None else PROVISIONAL + key
+
+
+def measurement_id(speed_key: str, machine: Mapping[str, str] | None) -> str:
+    """The id of a speed on one machine, as :func:`retable.train.machine.describe` tells it; provisional without one."""
+    known = machine is not None and not speed_key.startswith(PROVISIONAL)
+    return ("" if known else PROVISIONAL) + digest({"speed": speed_key, "machine": dict(machine or {})})
 
 
 def run_id(config_key: str, seed: int) -> str:
@@ -81,6 +112,17 @@ def view_key(protocol: Protocol, *, fingerprint: str | None, name: str, subset: 
     dataset: Any = fingerprint if fingerprint is not None else {"name": name}
     body = {"protocol": protocol.model_dump(mode="json"), "dataset": dataset, "subset": subset, "semantics": semantics}
     return prefix + digest(body, VIEW_HEX)
+
+
+def _body(config: Config) -> dict[str, Any]:
+    """A config as plain data, without the paths that name a plug-in or the weights of optical flow."""
+    body = config.model_dump(mode="json")
+    if "name" in body["model"]:  # a plug-in's path is not part of what it computes
+        body["model"]["name"] = PurePath(body["model"]["name"]).name
+    flow = body["data"].get("flow")
+    if flow is not None and flow["weights"] is not None:
+        flow["weights"] = weights_hash(flow["weights"])
+    return body
 
 
 def _plain(value: Any) -> Any:

@@ -92,6 +92,47 @@ class RunSpec:
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """One network's speed, which takes no training. ``machine`` is the one that the plan is made on, None if unknown.
+
+    ``config_id`` names what is timed, on whatever machine, and ``run_id`` its time on this one.
+    """
+
+    config_id: str
+    provisional_id: str
+    metric: str
+    config: Config
+    resources: Resources
+    layout: str
+    fingerprint: str | None
+    semantics: Mapping[str, int]
+    view: View
+    machine: Mapping[str, str] | None
+    unsupported: str | None = None
+
+    @property
+    def run_id(self) -> str:
+        """What storage keeps it under; provisional without the dataset or the machine."""
+        return identity.measurement_id(self.config_id, self.machine)
+
+    def to_json(self) -> dict[str, Any]:
+        """``spec.json``, as of a run; ``measures`` tells the two apart."""
+        return {
+            "schema": 1,
+            "run_id": self.run_id,
+            "config_id": self.config_id,
+            "provisional_id": self.provisional_id,
+            "seed": 0,
+            "parents": [],
+            "measures": self.metric,
+            "machine": dict(self.machine) if self.machine is not None else None,
+            "config": self.config.model_dump(mode="json"),
+            "dataset": {"name": self.config.data.dataset, "layout": self.layout, "fingerprint": self.fingerprint},
+            "semantics": dict(self.semantics),
+        }
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What yields a cell's value for each seed: a training under a view, or a combination of other evaluations."""
 
@@ -105,10 +146,8 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table and what fills it: an evaluation's metric, a static count, or a hole with its reason.
-
-    ``unsupported`` says why its metric cannot be computed yet; :attr:`Plan.unsupported` has all such reasons.
-    """
+    """One cell of a table and what fills it: an evaluation's metric, a static count, a measurement (its config id), or
+    a hole with its reason."""
 
     table: str
     row: str
@@ -117,13 +156,13 @@ class Cell:
     metric: str | None
     evaluation: str | None = None
     static: Config | None = None
+    measurement: str | None = None
     hole: str | None = None
-    unsupported: str | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells -> evaluations -> trainings x seeds of one study under one profile."""
+    """Cells -> evaluations -> trainings x seeds of one study under one profile, and measurements of speed apart."""
 
     study: Study
     profile: str
@@ -132,11 +171,17 @@ class Plan:
     evaluations: Mapping[str, Evaluation]
     trainings: Mapping[str, Training]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    measurements: Mapping[str, Measurement] = field(default_factory=dict)
 
     @cached_property
     def runs(self) -> tuple[RunSpec, ...]:
         """All runs, seed by seed within a training, in the order in which the tables ask for them; parents first."""
         return tuple(t.run(seed) for t in self.trainings.values() for seed in self.seeds if t.unsupported is None)
+
+    @property
+    def asked(self) -> tuple[Training | Measurement, ...]:
+        """Everything that videos are read for."""
+        return (*self.trainings.values(), *self.measurements.values())
 
     def trainings_of(self, evaluation: str) -> tuple[str, ...]:
         """The config ids behind an evaluation."""
@@ -150,10 +195,15 @@ class Plan:
         """What cannot be done yet: each reason with the cells that it leaves empty."""
         found: dict[str, list[Cell]] = {}
         for cell in self.cells:
-            reasons = [cell.unsupported] if cell.unsupported else []
-            for reason in dict.fromkeys((*reasons, *self._reasons(cell.evaluation))):
+            timed = self.measurements[cell.measurement].unsupported if cell.measurement is not None else None
+            for reason in dict.fromkeys((*([timed] if timed else []), *self._reasons(cell.evaluation))):
                 found.setdefault(reason, []).append(cell)
         return {reason: tuple(cells) for reason, cells in found.items()}
+
+    @cached_property
+    def timed(self) -> dict[str, tuple[Cell, ...]]:
+        """The cells that each measurement fills."""
+        return {key: tuple(cell for cell in self.cells if cell.measurement == key) for key in self.measurements}
 
     def _reasons(self, evaluation: str | None) -> list[str]:
         if evaluation is None:

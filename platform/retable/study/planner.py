@@ -15,7 +15,7 @@ from retable.study.cells import Combine, Demand, Score, Tree
 from retable.study.check import located
 from retable.study.config import Config, Data
 from retable.study.load import LoadedStudy
-from retable.study.plan import Cell, Evaluation, Plan, Subset, Training, View
+from retable.study.plan import Cell, Evaluation, Measurement, Plan, Subset, Training, View
 from retable.study.problems import StudyError, nearest
 from retable.study.resolve import Resolved, leaves
 from retable.weights import sources
@@ -23,13 +23,16 @@ from retable.weights import sources
 
 @dataclass(frozen=True)
 class World:
-    """What a plan needs to know of the outside: dataset fingerprints and the semantics integers of the code."""
+    """What a plan needs to know of the outside: dataset fingerprints, the semantics integers of the code, and this
+    machine (for a network on a GPU or not; None where it is not known or has none)."""
 
     fingerprint: Callable[[Data], str | None]
     pipeline: int
     loop: int
     evaluation: int
     features: int = 1
+    speed: int = 1
+    machine: Callable[[bool], Mapping[str, str] | None] = lambda gpu: None
 
 
 def make_plan(
@@ -57,7 +60,8 @@ def make_plan(
     builder = _Builder(world)
     cells = tuple(builder.cell(demand) for demand in asked.cells)
     once = tuple(dict.fromkeys(seeds))
-    return Plan(study, name, once, cells, builder.evaluations, builder.merged(), dict(settings or {}))
+    merged = builder.merged()
+    return Plan(study, name, once, cells, builder.evaluations, merged, dict(settings or {}), builder.measurements)
 
 
 def training_of(resolved: Resolved, world: World, subset: Subset = "test") -> Training:
@@ -96,14 +100,14 @@ class _Builder:
         self.evaluations: dict[str, Evaluation] = {}
         self.trainings: dict[str, Training] = {}
         self.views: dict[str, dict[str, View]] = {}
+        self.measurements: dict[str, Measurement] = {}
 
     def cell(self, demand: Demand) -> Cell:
-        base = Cell(
-            demand.table, demand.row, demand.column, demand.kind, demand.metric,
-            hole=demand.hole, unsupported=demand.unsupported,
-        )  # fmt: skip
+        base = Cell(demand.table, demand.row, demand.column, demand.kind, demand.metric, hole=demand.hole)
         if demand.static is not None:
             return replace(base, static=demand.static.config)
+        if demand.speed is not None:
+            return replace(base, measurement=self._measurement(demand.speed, str(demand.metric)))
         if demand.tree is None:
             return base
         return replace(base, evaluation=self._evaluation(demand.tree))
@@ -127,6 +131,42 @@ class _Builder:
         key = identity.digest({"kind": tree.kind, "parts": parts, "weights": tree.weights})
         return Evaluation(f"{tree.kind}/{key}", tree.kind, parts=parts, weights=tree.weights)
 
+    def _measurement(self, timed: Resolved, metric: str) -> str:
+        config, view = timed.config, self._view(timed)
+        if metric == "ms_per_video":  # of one video at a time
+            config = config.model_copy(update={"recipe": config.recipe.model_copy(update={"workers": 1})})
+        layout, fingerprint = layouts.layout_of(config.data.dataset).name, self.world.fingerprint(config.data)
+        semantics = self._semantics(config, "pipeline", "evaluation", "speed")
+        key = functools.partial(
+            identity.speed_id,
+            config,
+            metric=metric,
+            protocol=view.protocol,
+            loader_workers=timed.resources.loader_workers,
+            semantics=semantics,
+        )
+        found = Measurement(
+            key(fingerprint=fingerprint),
+            key(fingerprint=None),
+            metric,
+            config,
+            timed.resources,
+            layout,
+            fingerprint,
+            semantics,
+            view,
+            self.world.machine(timed.resources.gpus_per_worker > 0),
+            _unsupported(config),
+        )
+        self.measurements.setdefault(found.config_id, found)
+        return found.config_id
+
+    def _semantics(self, config: Config, *parts: str) -> dict[str, int]:
+        """The integers of what computes a config's results: its model's, those named, and flow's if it reads any."""
+        found = {"model": registry.load(config.model["name"]).semantics}
+        found |= {part: getattr(self.world, part) for part in parts}
+        return found | ({"flow": FLOW_SEMANTICS} if config.data.flow is not None else {})
+
     def _training(self, score: Score) -> str:
         training = self._made(score)
         self.trainings.setdefault(training.config_id, training)
@@ -141,15 +181,7 @@ class _Builder:
             reasons = [r for why in (reason, parents[0].unsupported) if why for r in why.split("; ")]
             reason = "; ".join(dict.fromkeys(reasons)) or None
         fingerprint = self.world.fingerprint(config.data)
-        semantics = {
-            "model": registry.load(config.model["name"]).semantics,
-            "pipeline": self.world.pipeline,
-            "loop": self.world.loop,
-        }
-        if config.data.flow is not None:
-            semantics["flow"] = FLOW_SEMANTICS
-        if score.use == "features":
-            semantics["features"] = self.world.features
+        semantics = self._semantics(config, "pipeline", "loop", *(["features"] if score.use == "features" else []))
         key = functools.partial(
             identity.config_id,
             config,

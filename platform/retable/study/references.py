@@ -47,7 +47,7 @@ def _column_problems(table: Table, at: YamlPath, source: Source) -> Iterator[Pro
                 yield source.problem(here, message, operand, nearest(operand, table.columns))
                 continue
             kind = table.columns[operand].kind
-            if kind in ("static", "text") or (column.fuse and kind == "mean_of"):
+            if kind in ("static", "speed", "text") or (column.fuse and kind == "mean_of"):
                 yield source.problem(
                     here, f"{message}is of kind {kind}: that has no scores to {_verb(column)}", operand
                 )

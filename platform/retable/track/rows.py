@@ -49,6 +49,9 @@ def cell_text(cell: Mapping[str, Any], decimals: int | None) -> str:
     text = f"{mean:.{digits}f}"
     if cell["kind"] == "static":
         return text
+    if cell["kind"] == "speed":
+        low, high = (f"{cell['values'][0][end]:.{digits}f}" for end in ("low", "high"))
+        return f"{text} ({low} to {high})"
     if cell.get("half_width") is not None:
         text += f" ± {cell['half_width']:.{digits}f}"
     if cell.get("n") == 1:
@@ -144,7 +147,7 @@ def title(table: Mapping[str, Any]) -> str:
 
 
 def _numbers(column: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, float]:
-    names = ("mean", "published") if cell["kind"] == "static" else _NUMBERS
+    names = ("mean", "published") if cell["kind"] in ("static", "speed") else _NUMBERS
     values = {name: _mean(cell) if name == "mean" else cell.get(name) for name in names}
     to = cell.get("to_baseline") or {}
     values["n"] = cell.get("n") or None
@@ -182,7 +185,7 @@ def _status(statuses: set[str]) -> Status:
 
 def _verdict(table: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """What the report says of the row's measured cells; where it says nothing, what became of those not done."""
-    measured = [column for column in table["columns"] if column["kind"] not in ("static", "text")]
+    measured = [column for column in table["columns"] if column["kind"] not in ("static", "speed", "text")]
     found = {column["label"]: _said(row["cells"][column["id"]], column) for column in measured}
     if any(found.values()):
         return " · ".join((f"{k}: " if len(measured) > 1 else "") + words for k, words in found.items() if words)

@@ -15,12 +15,13 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from retable.study import cells
-from retable.study.plan import Cell, Plan, Training, View
+from retable.study.plan import Cell, Measurement, Plan, Training, View
 from retable.study.resolve import leaves
 from retable.study.schema import Study
 from retable.track.entries import (
     COLOR,
     KIND,
+    NAME_LENGTH,
     NOTE,
     REASON,
     VALUE_LENGTH,
@@ -75,6 +76,9 @@ def run_entries(
     for training in plan.trainings.values():
         for record in sorted(by_id.get(training.config_id, []), key=lambda r: r.seed):
             found.append(maker.entry(training, record))
+    for measurement in plan.measurements.values():
+        for record in sorted(by_id.get(measurement.config_id, []), key=lambda r: r.run_id):  # of every machine
+            found.append(maker.measured(measurement, record))
     return found
 
 
@@ -154,6 +158,36 @@ class _Maker:
             curves=curve_points(record.epochs),
             seconds=record.cost.get("seconds", sum(epoch.get("seconds", 0.0) for epoch in record.epochs)),
             files={**record_files(record), "config.yaml": _yaml(config)},
+            more_files=self._more_files(record.run_id),
+            dataset=_dataset(record),
+        )
+
+    def measured(self, measurement: Measurement, record: RunRecord) -> Entry:
+        """A speed on one machine, which the tags name."""
+        users = self.plan.timed[measurement.config_id]
+        first = users[0]
+        t, r = _place(self.plan.study, first)
+        row = self.plan.study.tables[t].rows[r]
+        name = f"{row.label[: NAME_LENGTH - 8]} · speed"
+        found = next(iter(record.evaluations.values()), {})
+        machine = {f"retable.machine.{key}": value for key, value in record.spec["machine"].items()}
+        reason = {REASON: str(record.reason)[:VALUE_LENGTH]} if record.status == "failed" else {}
+        tags = {KIND: "run", "retable.run_id": record.run_id, "retable.config_id": record.config_id}
+        return Entry(
+            key=f"run:{record.run_id}",
+            name=name,
+            status=_STATUS[record.status],
+            tags={**tags, "retable.profile": variant(self.plan), **self._in_tables(users, 0), **machine, **reason},
+            first={
+                "mlflow.runName": name,
+                "retable.table": first.table,
+                "retable.row": first.row,
+                "retable.order": f"{t + 1:02d}-{r + 1:03d}-00",
+                COLOR: color(r, 0),
+            },
+            params=_params(self.plan.study, record.spec["config"]),
+            finals={f"final/{name}": significant(value, 6) for name, value in found.items()},
+            files={**record_files(record), "config.yaml": _yaml(record.spec["config"])},
             more_files=self._more_files(record.run_id),
             dataset=_dataset(record),
         )

@@ -65,7 +65,7 @@ def table_state(table: Mapping[str, Any], profile: str, comparable: bool) -> dic
     """The table as printed: a line per row, the paper's columns in its order, ours and published side by side."""
     columns: list[tuple[str, int]] = []
     for column in table["columns"]:
-        name, static = column["id"], column["kind"] == "static"
+        name, static = column["id"], column["kind"] in ("static", "speed")
         if is_text(column):
             columns.append((_tag(name), 110))
             continue

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 SEMANTICS = 1
 """Part of a view's id: raise it when the same weights and videos would get other scores."""
 
-_CROPS = {"center": 1, "three": 3, "ten": 10}
+CROPS = {"center": 1, "three": 3, "ten": 10}
+"""Views of a clip."""
 
 
 class _Sums:
@@ -81,9 +82,9 @@ def evaluate(
     place = torch.device(device)
     videos = data.videos(subset)
     sums = _Sums(len(videos), len(data.classes))
-    with rng_kept(place), one_thread(place), _evaluating(model), torch.no_grad():
+    with rng_kept(place), one_thread(place), evaluating(model), torch.no_grad():
         for batch in data.eval_batches(subset, protocol, batch_size, rank=rank, world=world):
-            probs = _probabilities(model, batch, data, place)
+            probs = probabilities(model, batch, data, place)
             sums.add(batch.videos.numpy(), batch.labels.numpy(), probs.cpu().numpy())
     sums = _whole(sums, world)
     _check(sums, videos, protocol)
@@ -107,7 +108,7 @@ def load_model(config: Config, state: bytes, device: str | torch.device = "cpu")
     return load_weights(model, found.model).to(device).eval()
 
 
-def _probabilities(model: nn.Module, batch: Batch, data: RunData, device: torch.device) -> Tensor:
+def probabilities(model: nn.Module, batch: Batch, data: RunData, device: torch.device) -> Tensor:
     """Softmax ``(B, K)`` of one batch of views, mirrored ones told in the classes of the unmirrored video."""
     logits: Tensor = model(**to_inputs(batch.clips, input_specs(model), device))["logits"]
     if logits.shape[1] != len(data.classes):
@@ -120,7 +121,7 @@ def _probabilities(model: nn.Module, batch: Batch, data: RunData, device: torch.
 
 
 def _check(sums: _Sums, videos: tuple[str, ...], protocol: Protocol) -> None:
-    wanted = protocol.clips * _CROPS[protocol.crops]
+    wanted = protocol.clips * CROPS[protocol.crops]
     wrong = np.flatnonzero(sums.views != wanted)
     if wrong.size:
         first = f"{videos[wrong[0]]} got {sums.views[wrong[0]]}"
@@ -131,7 +132,7 @@ def _check(sums: _Sums, videos: tuple[str, ...], protocol: Protocol) -> None:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; afterwards every module is back in the mode it was in."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

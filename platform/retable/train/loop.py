@@ -157,7 +157,8 @@ def _loss(run: Run, batch: Batch) -> Tensor:
     wide = torch.promote_types(logits.dtype, torch.float32)
     total = F.cross_entropy(logits.to(wide), labels) + sum(terms.values())
     run.meter.add({"loss": total, **{f"loss.{name}": value for name, value in terms.items()}}, logits, labels)
-    run.meter.share({f"{name}_false": 1.0 - flags.double().mean() for name, flags in side.items()}, len(labels))
+    judged = {f"{name}_false": 1.0 - flags.double().mean() for name, flags in side.items()}
+    run.meter.watch(judged | outputs.get("watched", {}), len(labels))
     return total
 
 

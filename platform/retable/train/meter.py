@@ -49,10 +49,10 @@ class Meter:
         self._add("correct", (logits.detach().argmax(dim=1) == labels).sum())
         self._update.append(losses["loss"].detach())
 
-    def share(self, shares: Mapping[str, Tensor], clips: int) -> None:
-        """Shares (0 to 1) by name, each a mean over one micro-batch of ``clips``."""
-        for name, value in shares.items():
-            self._add(f"share.{name}", value.detach() * clips)
+    def watch(self, watched: Mapping[str, Tensor], clips: int) -> None:
+        """Numbers by name, each a mean over one micro-batch of ``clips``."""
+        for name, value in watched.items():
+            self._add(f"watched.{name}", value.detach().double() * clips)
 
     def check(self, epoch: int, step: int) -> None:
         """Refuse a non-finite loss in the micro-batches since the last check. Waits for the device.
@@ -94,17 +94,17 @@ class Meter:
 def means(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The training metrics of an epoch from every rank's sums, added in rank order.
 
-    ``train/loss`` and ``train/loss.<name>`` are means per clip, ``train/top1`` is percent, the shares that were handed
-    over (``train/judged_false``) lie between 0 and 1, ``seconds`` is the slowest rank's wall time, ``cpu_seconds`` the
-    processor time of all training processes.
+    ``train/loss`` and ``train/loss.<name>`` are means per clip, as are the numbers that were watched
+    (``train/judged_false``, a share; ``train/lambda.2``), ``train/top1`` is percent, ``seconds`` is the slowest rank's
+    wall time, ``cpu_seconds`` the processor time of all training processes.
     """
     total = {name: sum(part[name] for part in parts) for name in parts[0]}
     clips = total["clips"]
     losses = {f"train/{name}": value / clips for name, value in total.items() if name.split(".")[0] == "loss"}
-    shares = {f"train/{n.removeprefix('share.')}": v / clips for n, v in total.items() if n.startswith("share.")}
+    watched = {f"train/{n.removeprefix('watched.')}": v / clips for n, v in total.items() if n.startswith("watched.")}
     return {
         **losses,
-        **shares,
+        **watched,
         "train/top1": 100.0 * total["correct"] / clips,
         "seconds": max(part["seconds"] for part in parts),
         "cpu_seconds": total["cpu_seconds"],
