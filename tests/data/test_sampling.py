@@ -13,7 +13,7 @@ from retable.data.config import Clip
 clips = st.builds(
     Clip,
     frames=st.integers(1, 32),
-    sampling=st.sampled_from(["random_step", "segments"]),
+    sampling=st.sampled_from(["random_step", "interval", "segments"]),
     max_step=st.integers(1, 10),
 )
 
@@ -96,6 +96,24 @@ def test_published_readings() -> None:
     assert [int(c[0]) for c in three] == [0, 18, 37]
     (middles,) = sampling.test_clips(80, Clip(frames=8, sampling="segments"), 1)
     assert middles.tolist() == [5, 15, 25, 35, 45, 55, 65, 75]
+
+
+def test_an_interval_is_two_or_more_where_the_video_is_long_enough() -> None:
+    clip, draw = Clip(frames=17, sampling="interval", max_step=10), rng()
+    steps = {n: {int(np.diff(sampling.train_clip(n, clip, draw))[0]) for _ in range(300)} for n in (400, 50, 33, 32)}
+    assert steps == {400: set(range(2, 11)), 50: {2, 3}, 33: {2}, 32: {1}}
+
+
+def test_stidf_is_tested_on_every_seventeenth_part_of_a_video() -> None:
+    clip = Clip(frames=17, sampling="interval", max_step=10)
+    (long,) = sampling.test_clips(400, clip, 1)
+    assert long.tolist() == [23 * t - 1 for t in range(1, 18)]  # t' = 23, frames counted from 1
+    (short,) = sampling.test_clips(22, clip, 1)
+    assert short.tolist() == list(range(17))  # t' = 1: the clip's head only
+    two = sampling.test_clips(400, clip, 2)
+    assert [int(c[0]) for c in two] == [10, 22]
+    (tiny,) = sampling.test_clips(3, clip, 1)
+    assert tiny.tolist() == [0, 1, *[2] * 15]
 
 
 def test_an_empty_video_is_refused() -> None:

@@ -13,12 +13,15 @@ import torch
 from rich.console import Console
 
 from retable.data.errors import DataError
+from retable.data.manifest import Manifest
 from retable.execute.attempt import carry_out
-from retable.execute.driver import refuse_misfits, still_missing
+from retable.execute.driver import still_missing
 from retable.execute.order import Order
+from retable.execute.refusals import refuse, refuse_caches, refuse_misfits
 from retable.execute.work import features_of, train_and_score
 from retable.report.preview import preview, show
 from retable.report.results import document
+from retable.study.check import check
 from retable.track.runs import run_entries
 from retable.train import stages
 from retable.train.checkpoint import unpack
@@ -187,10 +190,15 @@ def test_a_damaged_or_foreign_feature_cache_is_refused_by_name(workspace: Worksp
         file.truncate(100)
     with pytest.raises(DataError, match="is damaged: 100 bytes instead of"):
         features_of(head, "cpu")
+    with pytest.raises(DataError, match="is damaged: 100 bytes instead of"):
+        refuse_caches([parent, head])  # before anything trains
     index = folder / "index.json"
     index.write_text(index.read_text().replace(parent.run_id, "0" * 24))
     with pytest.raises(DataError, match=f"holds features of run {'0' * 24}, not of {parent.run_id}"):
         features_of(head, "cpu")
+    index.write_text("{")
+    with pytest.raises(DataError, match=r"index\.json is damaged .* remove"):
+        refuse_caches([head])
 
 
 def test_a_child_whose_parents_checkpoint_is_gone_says_so(workspace: Workspace) -> None:
@@ -214,3 +222,21 @@ def test_features_of_another_width_are_refused_before_anything_trains(workspace:
     text = text.replace("segments: 2,", "segments: 2, spatial_attention: false,")
     with pytest.raises(StageError, match="gives 512 features for 1 frames at a time, but the model takes 64 for 6"):
         refuse_misfits(workspace.plan(study(text)))
+
+
+def test_mirrored_crops_of_a_dataset_that_must_not_be_mirrored_are_refused_before_anything_trains(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = WEIGHTS.replace("profiles:", "  protocol: {crops: ten}\nprofiles:", 1)
+    plan = workspace.plan(study(text))
+    refuse(plan, workspace, ())
+    monkeypatch.setattr(Manifest, "flip", "never")
+    with pytest.raises(DataError, match=r"t\.once\.top1: dataset motions-ucf101 must not be mirrored"):
+        refuse(plan, workspace, ())
+
+
+def test_the_best_epoch_of_no_held_out_videos_is_refused_at_load() -> None:
+    text = WEIGHTS.replace("profiles:", "  protocol: {checkpoint: best_val}\nprofiles:", 1)
+    problems = check(study(text))
+    assert "best_val chooses among epochs on held-out videos, and there are none" in problems[0].message
+    assert check(study(text.replace("clip: {frames: 8, size: 32}", "clip: {frames: 8, size: 32}, holdout: 0.2"))) == []

@@ -19,8 +19,8 @@ class Clip(Frozen):
     frames: int = Field(8, ge=1)
     size: int = Field(112, ge=8, description="side of the square crop, pixels")
     resize: int | None = Field(None, ge=8, description="short side before cropping, pixels; default size * 8/7")
-    sampling: Literal["random_step", "segments"] = "random_step"
-    max_step: int = Field(4, ge=1, description="largest temporal step of random_step, frames")
+    sampling: Literal["random_step", "interval", "segments"] = "random_step"
+    max_step: int = Field(4, ge=1, description="largest temporal step of random_step and interval, frames")
 
     @property
     def short_side(self) -> int:

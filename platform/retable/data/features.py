@@ -94,15 +94,32 @@ def kept(
         DataError: what lies there is of another run, or damaged.
         DiskFull: it does not fit on the disk; nothing half-written is left.
     """
-    told = source.describe(views)
-    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
-    folder = cache_dir / f"{kind}-{key}"
+    told, folder = _place(kind, source, views, cache_dir)
     if not (folder / "index.json").is_file():
         cache_dir.mkdir(parents=True, exist_ok=True)
         with in_turn(folder.with_suffix(".lock")):
             if not (folder / "index.json").is_file():
                 _build(folder, told, write)
     return _mapped(folder, told, dtype)
+
+
+def examine(source: Source, views: Views, cache_dir: Path) -> None:
+    """Look at what is kept for these views, if anything is; compute nothing.
+
+    Raises:
+        DataError: what lies there is of another run, or damaged.
+    """
+    kinds: tuple[tuple[str, type[np.generic]], ...] = (("features", np.float32), ("judged", np.bool_))
+    for kind, dtype in kinds:
+        told, folder = _place(kind, source, views, cache_dir)
+        if (folder / "index.json").is_file():
+            _mapped(folder, told, dtype)
+
+
+def _place(kind: str, source: Source, views: Views, cache_dir: Path) -> tuple[dict[str, Any], Path]:
+    told = source.describe(views)
+    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+    return told, cache_dir / f"{kind}-{key}"
 
 
 def _build(folder: Path, told: Mapping[str, Any], write: Write) -> None:
@@ -128,11 +145,15 @@ def _build(folder: Path, told: Mapping[str, Any], write: Write) -> None:
 
 
 def _mapped(folder: Path, told: Mapping[str, Any], dtype: type[np.generic]) -> NDArray[Any]:
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    try:
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        shape = tuple(index["shape"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / 'index.json'} is damaged ({error}); remove {folder}") from error
     if index["of"] != json.loads(json.dumps(told)):
         raise DataError(f"{folder} holds features of run {index['of']['parent']}, not of {told['parent']}: remove it")
-    shape, file = tuple(index["shape"]), folder / "array.bin"
-    found, wanted = file.stat().st_size, math.prod(shape) * np.dtype(dtype).itemsize
+    file = folder / "array.bin"
+    found, wanted = file.stat().st_size if file.is_file() else 0, math.prod(shape) * np.dtype(dtype).itemsize
     if found != wanted:
         raise DataError(f"{file} is damaged: {found:,} bytes instead of {wanted:,}; remove {folder}")
     return np.memmap(file, dtype, "r", shape=shape)

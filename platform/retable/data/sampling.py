@@ -1,7 +1,7 @@
 """Which frames make a clip: pure functions of the number of frames, the clip settings and a random generator.
 
-A video with fewer frames than a clip repeats its last frame (random_step) or some of its frames (segments); indices
-never run backwards and never leave the video.
+A video with fewer frames than a clip repeats its last frame (random_step, interval) or some of its frames (segments);
+indices never run backwards and never leave the video.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ def train_clip(n_frames: int, clip: Clip, rng: np.random.Generator) -> Indices:
     _check(n_frames)
     if clip.sampling == "segments":
         return _one_per_segment(n_frames, clip.frames, rng.random(clip.frames))
-    step = int(rng.integers(1, largest_step(n_frames, clip) + 1))
+    longest = largest_step(n_frames, clip)
+    shortest = min(2, longest) if clip.sampling == "interval" else 1  # STIDF: an interval of 2 to 10
+    step = int(rng.integers(shortest, longest + 1))
     start = int(rng.integers(0, _room(n_frames, clip.frames, step) + 1))
     return _window(n_frames, clip.frames, start, step)
 
@@ -30,11 +32,17 @@ def test_clips(n_frames: int, clip: Clip, clips: int) -> list[Indices]:
 
     random_step: windows of the largest step that fits, one in the middle, several evenly from first to last position.
     segments: of each segment the middle frame, for several clips the middles of its ``clips`` equal parts.
+    interval: every t-th frame, t being the T-th part of the video rounded down (STIDF's equations 13 and 14); several
+    clips begin at the ends of the ``clips`` equal parts of the first t frames.
     """
     _check(n_frames)
     if clip.sampling == "segments":
         offsets = [(i + 0.5) / clips for i in range(clips)]
         return [_one_per_segment(n_frames, clip.frames, np.full(clip.frames, offset)) for offset in offsets]
+    if clip.sampling == "interval":
+        step = max(1, n_frames // clip.frames)
+        starts = [max(0, (i + 1) * step // clips - 1) for i in range(clips)]
+        return [_window(n_frames, clip.frames, start, step) for start in starts]
     step = largest_step(n_frames, clip)
     room = _room(n_frames, clip.frames, step)
     starts = [room // 2] if clips == 1 else [round(room * i / (clips - 1)) for i in range(clips)]

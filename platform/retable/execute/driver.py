@@ -15,6 +15,7 @@ from retable.data.manifest import dataset_folder
 from retable.execute.display import Display, labels
 from retable.execute.order import Order, Places, missing_views
 from retable.execute.publisher import Publisher
+from retable.execute.refusals import refuse
 from retable.execute.tune import Endings, blocked_by, execute, ray_session, refuse_impossible
 from retable.execute.work import open_data
 from retable.progress import progress
@@ -23,7 +24,6 @@ from retable.study.plan import Plan
 from retable.track.claims import Holder, Process, holder
 from retable.track.storage import Storage
 from retable.track.writer import Published
-from retable.train import stages
 from retable.workspace import Workspace
 
 
@@ -132,21 +132,6 @@ def still_missing(plan: Plan, workspace: Workspace, *, retry_failed: bool = Fals
     return Missing(tuple(orders), done, failed, claimed, unsupported, blocked, measured)
 
 
-def refuse_misfits(plan: Plan) -> None:
-    """Refuse stages whose weights or features do not fit.
-
-    Raises:
-        StageError: before anything trains, naming the cell, and what differs.
-    """
-    for key, training in plan.trainings.items():
-        for parent in training.parents if not training.unsupported else ():
-            try:
-                stages.refuse_misfits(plan.trainings[parent].config, training.config, str(training.use))
-            except stages.StageError as error:
-                cell = plan.served[key][0]
-                raise stages.StageError(f"{cell.table}.{cell.row}.{cell.column}: {error}") from None
-
-
 def run_study(
     loaded: LoadedStudy,
     plan: Plan,
@@ -161,7 +146,7 @@ def run_study(
     """Execute what a plan still needs.
 
     Raises:
-        DatasetError, DamagedVideo, DiskFull, FlowUnavailable: before anything trains.
+        DatasetError, StageError, DamagedVideo, DiskFull, FlowUnavailable: before anything trains.
         ImpossibleError: a run needs more than there is.
         TrackingUnavailable: MLflow cannot be reached; before anything trains.
     """
@@ -174,7 +159,7 @@ def run_study(
         publisher.check()
     endings = Endings()
     if missing.orders:
-        refuse_misfits(plan)
+        refuse(plan, workspace, missing.orders)
         warm_cache(missing.orders, console)
         asked = {order.run_id for order in missing.orders}
         runs = [r for r in plan.runs if r.run_id in asked]

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from retable.data.cache import Progress
-from retable.data.features import FeatureData, Source
+from retable.data.features import FeatureData, Source, Views
 from retable.data.flow import library as flow_library
 from retable.data.loader import Augment, RunData, open_run_data
 from retable.data.manifest import dataset_folder, open_dataset
@@ -85,8 +85,19 @@ def earlier(storage: Storage, order: Order) -> tuple[Config, State, bytes]:
     return config, *final_weights(parent, config, (data for data in found if data is not None))
 
 
+def feature_views(order: Order) -> tuple[Source, list[Views]]:
+    """What an order with ``use: features`` reads: whose features, and of which views; those of training first."""
+    config = order.config
+    manifest = open_dataset(config.data.dataset, dataset_folder(config.data.dataset, order.places.data))
+    each_epoch: Literal["val", "test"] = "val" if config.data.holdout > 0 else "test"
+    scored = [(each_epoch, Protocol()), *((view.subset, view.protocol) for view in order.views)]
+    train = Views("train", mirror=config.recipe.flip and manifest.flip != "never")
+    source = Source(order.parents[0], str(order.spec["dataset"]["fingerprint"]), config.data)
+    return source, [train, *dict.fromkeys(Views.of(subset, protocol) for subset, protocol in scored)]
+
+
 def features_of(order: Order, device: str) -> FeatureData:
-    """What an order with ``use: features`` reads: features of its videos by the frozen run, cached."""
+    """The features of an order's videos by the frozen run, computed where they are not cached."""
     config, (parent, _, state) = order.config, earlier(Storage(order.places.storage), order)
     manifest = open_dataset(config.data.dataset, dataset_folder(config.data.dataset, order.places.data))
     cache = Path(order.places.cache)
@@ -98,18 +109,8 @@ def features_of(order: Order, device: str) -> FeatureData:
         loader_workers=order.resources.loader_workers,
         inputs=inputs(parent),
     )
-    each_epoch: Literal["val", "test"] = "val" if config.data.holdout > 0 else "test"
-    return open_features(
-        videos,
-        Source(order.parents[0], str(order.spec["dataset"]["fingerprint"]), config.data),
-        cache,
-        parent=parent,
-        state=state,
-        child=config,
-        scored=[(each_epoch, Protocol()), *((view.subset, view.protocol) for view in order.views)],
-        mirror=config.recipe.flip and manifest.flip != "never",
-        device=device,
-    )
+    source, views = feature_views(order)
+    return open_features(videos, source, views, cache, parent=parent, state=state, child=config, device=device)
 
 
 def newest_state(storage: Storage, order: Order) -> bytes | None:

@@ -127,6 +127,10 @@ def resolve(settings: Leaves, profile: Profile) -> Resolved:
     data = _counted(data, settings, faults)
     model = _model(dict(tree.get("model", {})), data, settings, faults)
     data = _with_flow(data, model, settings, faults)
+    if isinstance(protocol, Protocol) and protocol.checkpoint == "best_val" and data.holdout == 0:
+        message = "best_val chooses among epochs on held-out videos, and there are none"
+        where = _origin("protocol.checkpoint", settings)
+        faults.append(Fault("protocol.checkpoint", where, message, "best_val", "set data.holdout, or checkpoint: last"))
     if faults:
         raise Unresolvable(faults)
     assert isinstance(recipe, Recipe)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +21,7 @@ from retable.study.config import Config
 from retable.train.checkpoint import CorruptCheckpoint, State, check, unpack
 from retable.train.classifiers import fit, judge
 from retable.train.evaluate import load_model
-from retable.train.job import Job, Subset
+from retable.train.job import Job
 from retable.train.model import build_model, input_specs, to_inputs
 from retable.train.process import isolated
 
@@ -101,13 +101,12 @@ def _same_tensors(theirs: dict[str, Tensor], ours: dict[str, Tensor]) -> None:
 def open_features(
     videos: loader.RunData,
     source: Source,
+    wanted: Sequence[Views],
     cache_dir: Path,
     *,
     parent: Config,
     state: bytes,
     child: Config,
-    scored: Iterable[tuple[Subset, Protocol]],
-    mirror: bool,
     device: str,
 ) -> FeatureData:
     """Everything that a run on features reads, computed where it is not cached.
@@ -115,9 +114,8 @@ def open_features(
     Args:
         videos: the child's videos with the parent's inputs, without augmentation.
         source: what the features are of.
+        wanted: of which views, those of training first.
         parent, state: the frozen run's config and final checkpoint.
-        scored: what the run is scored on.
-        mirror: whether training also sees mirror images.
 
     Raises:
         StageError: the network gives no features.
@@ -130,8 +128,7 @@ def open_features(
             models.append(load_model(parent, state, device))
         return models[0]
 
-    train = Views("train", mirror=mirror)
-    wanted = [train, *dict.fromkeys(Views.of(subset, protocol) for subset, protocol in scored)]
+    train = wanted[0]
     with isolated(Job(parent, 0), device), torch.no_grad():
         sets = {
             views: kept("features", source, views, cache_dir, _writer(model, videos, views, device), np.float32)
