@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +14,7 @@ from retable.cli_options import Json, Local, Profile, spread
 from retable.console import err, out, print_json
 
 if TYPE_CHECKING:
-    from retable.execute.predict import Trained
+    from retable.execute.trained import Fused
 
 
 @dataclass(frozen=True)
@@ -38,32 +40,31 @@ def predict(
     places: Local,
     top: Annotated[int, typer.Option(min=1, help="How many classes.")] = 5,
     maps: Annotated[
-        Path | None, typer.Option(help="Write the model's maps (attention) and its input to this .npz.")
+        Path | None,
+        typer.Option(help="Write the model's maps (attention) and its input into this folder: as pictures, and .npz."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a finished run sees in a video: the most probable classes, under the protocol of the row.
+    """Say what a finished run, or the runs of a fused cell, see in a video: the most probable classes.
 
-    Example: `retable predict walk.avi --study quickstart --row attention.se`
+    Views and frames are those of the row's protocol.
+
+    Example: `retable predict walk.avi --study quickstart --row attention.se --maps walk`
     """
-    import numpy as np
-
     from retable.execute import predict as work
 
     if not video.is_file():
         raise typer.BadParameter(f"{video} is not a file")
-    trained = _trained(which, places)
-    try:
-        found = work.predict(trained, video)[:top]
-        arrays = work.maps_of(trained, video) if maps is not None else {}
-    except work.NotAvailable as error:
-        raise typer.BadParameter(str(error)) from error
-    if maps is not None:
-        np.savez_compressed(maps, **arrays)  # type: ignore[arg-type]
-        err.print(f"{', '.join(f'{name} {value.shape}' for name, value in arrays.items())} are in {maps}")
+    asked = _asked(which, places)
+    with _said():
+        found = work.predict(asked, video)[:top]
+        written = work.write_maps(asked, video, maps) if maps is not None else []
+    if written:
+        err.print(f"{', '.join(path.name for path in written)} are in {maps}")
     if as_json:
         classes = [{"class": name, "probability": probability} for name, probability in found]
-        print_json({"schema": 1, "video": str(video), "run_id": trained.record.run_id, "classes": classes})
+        runs = [part.record.run_id for part in asked.parts]
+        print_json({"schema": 1, "video": str(video), "run_ids": runs, "classes": classes})
         return
     for name, probability in found:
         out.print(f"{100 * probability:6.2f} %  {name}", markup=False)
@@ -78,26 +79,37 @@ def export(
 
     Example: `retable export --study quickstart --row attention.se --out weights`
     """
-    from retable.execute import predict as work
+    from retable.execute import export as work
 
-    trained = _trained(which, places)
+    asked = _asked(which, places)
+    with _said():
+        written = work.export(asked, folder)
+    names = ", ".join(str(path.relative_to(folder)) for path in written)
+    runs = " and ".join(part.record.run_id for part in asked.parts)
+    out.print(f"{names} of run {runs} are in {folder}")
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """What is not available is a fault of what was asked for."""
+    from retable.execute.trained import NotAvailable
+
     try:
-        written = work.export(trained, folder)
-    except work.NotAvailable as error:
+        yield
+    except NotAvailable as error:
         raise typer.BadParameter(str(error)) from error
-    out.print(f"{', '.join(path.name for path in written)} of run {trained.record.run_id} are in {folder}")
 
 
-def _trained(which: Which, places: Local) -> Trained:
-    from retable.execute import predict as work
+def _asked(which: Which, places: Local) -> Fused:
+    from retable.execute import trained
     from retable.workspace import open_study
 
     workspace = places.open()
     if (which.run is None) == (which.study is None) or (which.study is None) != (which.row is None):
         raise typer.BadParameter("give --run, or --study with --row")
-    try:
+    with _said():
         if which.run is not None:
-            return work.find_run(workspace.storage, which.run)
+            return trained.Fused((trained.find_run(workspace.storage, which.run),))
         table, dot, rest = str(which.row).partition(".")
         name, _, column = rest.partition(".")
         if not dot:
@@ -105,6 +117,4 @@ def _trained(which: Which, places: Local) -> Trained:
         plan = workspace.plan(
             open_study(str(which.study)), profile=which.profile, seeds=(which.seed,), tables=[table], rows=[name]
         )
-        return work.find_cell(workspace.storage, plan, table, name, column or None, which.seed)
-    except work.NotAvailable as error:
-        raise typer.BadParameter(str(error)) from error
+        return trained.find_cell(workspace.storage, plan, table, name, column or None, which.seed)

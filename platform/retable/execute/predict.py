@@ -1,202 +1,102 @@
-"""What a finished run says of one video, and a run as a folder to hand on: checkpoint, config, card, class names."""
+"""What finished runs say of one video: the probabilities of its classes, and the maps behind them."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from ruamel.yaml import YAML
-from torch import nn
+from torch import Tensor, nn
 
 from retable.data.config import Protocol
 from retable.data.layouts import Item, Listing, Subset, layout_of
 from retable.data.loader import Augment, Batch, RunData, open_run_data
 from retable.data.manifest import Manifest
-from retable.study.config import Config
-from retable.study.plan import Plan
-from retable.track.records import RunRecord
-from retable.track.storage import Storage
-from retable.train.evaluate import evaluate, load_model
+from retable.execute.trained import Fused, NotAvailable, Trained
+from retable.report.pictures import picture, save
+from retable.train.evaluate import CROPS, evaluate, load_model
 from retable.train.model import input_specs, inputs, to_inputs
-from retable.train.stages import embedded
+from retable.train.stages import embedded, embedding
+
+MIDDLE = {"center": 0, "three": 1, "ten": 4}
+"""Which crop of a clip is the centre one."""
 
 
-class NotAvailable(LookupError):
-    """There is no such finished run here, or it cannot do what is asked; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """One finished run with its final weights, the names of its classes, and the protocol that it is asked under."""
-
-    record: RunRecord
-    config: Config
-    state: bytes
-    classes: tuple[str, ...]
-    protocol: Protocol
-    place: str | None = None
-    """The cell's ``table.row.column``, where the run was found by one."""
-    frozen: Trained | None = None
-    """The run whose features this one reads instead of videos."""
-
-
-def find_run(storage: Storage, run_id: str, protocol: Protocol | None = None, place: str | None = None) -> Trained:
-    """A finished run by its id, or by the beginning of it.
-
-    Raises:
-        NotAvailable: no finished run, several, or no checkpoint or scores of it.
-    """
-    protocol = protocol or Protocol()
-    ids = [known for known in storage.run_ids() if known.startswith(run_id)]
-    if len(ids) != 1:
-        what = f"{len(ids)} runs in {storage.url} begin" if ids else f"no run in {storage.url} begins"
-        raise NotAvailable(f"{what} with {run_id!r}: retable plan --json lists the ids of a study's runs")
-    record = storage.record(ids[0])
-    if record is None or record.status != "done":
-        raise NotAvailable(f"run {ids[0]} is not finished: the same retable run command goes on with it")
-    trained = _read(storage, record, protocol, place)
-    if not trained.classes:
-        raise NotAvailable(f"run {ids[0]} has no per-video scores in {storage.url}, which name its classes")
-    return trained
-
-
-def _read(storage: Storage, record: RunRecord, protocol: Protocol, place: str | None) -> Trained:
-    """A run and what it reads; an earlier stage may have no scores, and then its classes have no names."""
-    kind = "last" if protocol.checkpoint == "last" else "best"
-    names = storage.checkpoints(record.run_id, kind)
-    states = [data for name in names if (data := storage.get(name)) is not None]
-    scores = next((found for view in record.evaluations if (found := record.scores(view)) is not None), None)
-    if not states:
-        raise NotAvailable(f"run {record.run_id} has no {kind} checkpoint in {storage.url}")
-    config = Config.model_validate(record.spec["config"])
-    first = storage.record(record.spec["parents"][0]) if record.spec.get("use") == "features" else None
-    frozen = None if first is None else _read(storage, first, Protocol(), None)
-    return Trained(record, config, states[0], scores.classes if scores else (), protocol, place, frozen)
-
-
-def find_cell(storage: Storage, plan: Plan, table: str, row: str, column: str | None, seed: int) -> Trained:
-    """The run behind a cell; by default the row's first cell that one run fills.
-
-    Raises:
-        NotAvailable: no such cell, or its run is not finished.
-    """
-    for cell in plan.cells:
-        if (cell.table, cell.row) != (table, row) or column not in (None, cell.column) or cell.evaluation is None:
-            continue
-        node = plan.evaluations[cell.evaluation]
-        if node.config_id is not None:
-            training = plan.trainings[node.config_id]
-            view = next(v for v in training.views if v.key == node.view)
-            if training.fingerprint is None:
-                name = training.config.data.dataset
-                raise NotAvailable(
-                    f"which run fills the cell depends on the dataset {name}, which is not here: use --run"
-                )
-            run_id = training.run(seed).run_id
-            return find_run(storage, run_id, view.protocol, f"{table}.{row}.{cell.column}")
-    where = f"{table}.{row}" + (f".{column}" if column else "")
-    raise NotAvailable(f"no cell of {where} is filled by one run (fused cells are several: name a column)")
-
-
-def predict(trained: Trained, video: Path, *, device: str = "cpu") -> list[tuple[str, float]]:
-    """Every class with its probability, the most probable first; the views of the protocol are averaged.
+def predict(found: Fused, video: Path, *, device: str = "cpu") -> list[tuple[str, float]]:
+    """Every class with its probability, the most probable first; views are averaged, then runs with their weights.
 
     Raises:
         DamagedVideo: the video does not decode.
     """
-    model = load_model(trained.config, trained.state, device)
-    with tempfile.TemporaryDirectory(prefix="retable-predict-") as cache:
-        data = _one_video(trained, video, Path(cache), device)
-        scores = evaluate(model, data, trained.protocol, "test", device=device)
-    order = np.argsort(-scores.probs[0], kind="stable")
-    return [(trained.classes[k], float(scores.probs[0, k])) for k in order]
+    each = [_probabilities(part, video, device) for part in found.parts]
+    probs = np.average(np.stack(each), axis=0, weights=np.asarray(found.weights))
+    return [(found.classes[k], float(probs[k])) for k in np.argsort(-probs, kind="stable")]
 
 
 def maps_of(trained: Trained, video: Path, *, device: str = "cpu") -> dict[str, NDArray[Any]]:
     """What the model returns in ``maps`` (attention weights and other intermediates), and the pixels that it saw.
 
     ``maps.<name>``: (clips, as the model returns it for the batch of a clip's crops); ``input.<name>``: uint8
-    ``(clips, crops, T, H, W, C)``.
+    ``(clips, crops, T, H, W, C)``. Of a run on features the pixels and the maps of the frozen network are there too.
 
     Raises:
         NotAvailable: the model has no maps.
     """
-    model = load_model(trained.config, trained.state, device)
-    if hasattr(model, "full_maps"):
-        model.full_maps = True  # type: ignore[assignment]
+    model = _whole(load_model(trained.config, trained.state, device))
+    frozen = trained.frozen
+    first = None if frozen is None else _whole(load_model(frozen.config, frozen.state, device))
     with tempfile.TemporaryDirectory(prefix="retable-predict-") as cache, torch.no_grad():
-        data = _one_video(trained, video, Path(cache), device)
-        parts = [_mapped(model, batch.clips, device) for batch in data.eval_batches("test", trained.protocol, 1)]
-    names = [name for name in parts[0] if name.startswith("maps.")]
-    if not names:
+        data = _one_video(trained, video, Path(cache))
+        batches = data.eval_batches("test", trained.protocol, 1)
+        parts = [_mapped(model, first, batch.clips, torch.device(device)) for batch in batches]
+    if not any(name.startswith("maps.") for name in parts[0]):
         raise NotAvailable(f"{trained.config.model['name']} returns no maps with these settings")
     return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
 
 
-def export(trained: Trained, folder: Path) -> list[Path]:
-    """Write ``checkpoint.pt``, ``config.yaml``, ``classes.txt`` and ``card.md`` into a new or empty folder.
+def centre_views(maps: dict[str, NDArray[Any]], protocol: Protocol) -> Iterator[dict[str, NDArray[Any]]]:
+    """Of each clip in :func:`maps_of` the centre crop's part; maps that are not of single views are left out."""
+    crops, middle = CROPS[protocol.crops], MIDDLE[protocol.crops]
+    of_views = {name: value for name, value in maps.items() if value.ndim > 2 and value.shape[1] == crops}
+    for clip in range(protocol.clips):
+        yield {name: value[clip, middle] for name, value in of_views.items()}
 
-    A run on the features of another one comes with that one's ``frozen.pt`` and ``frozen.yaml``.
+
+def write_maps(found: Fused, video: Path, folder: Path, *, device: str = "cpu") -> list[Path]:
+    """Write what :func:`maps_of` gives of every run: ``maps.npz``, and a picture of each clip's centre view.
+
+    Files are named ``<run>-maps.npz`` and ``<run>-clip<n>.png``; of a single run without ``<run>-``.
 
     Raises:
-        NotAvailable: the folder holds something.
+        NotAvailable: a model has no maps.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise NotAvailable(f"{folder} is not empty: choose another --out")
+    each = [maps_of(part, video, device=device) for part in found.parts]
     folder.mkdir(parents=True, exist_ok=True)
-    _write(trained, folder / "checkpoint.pt", folder / "config.yaml")
-    if trained.frozen is not None:
-        _write(trained.frozen, folder / "frozen.pt", folder / "frozen.yaml")
-    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in trained.classes), encoding="utf-8")
-    (folder / "card.md").write_text(card(trained), encoding="utf-8")
-    return sorted(folder.iterdir())
+    written = []
+    for part, arrays in zip(found.parts, each, strict=True):
+        start = f"{part.record.run_id[:8]}-" if len(found.parts) > 1 else ""
+        np.savez_compressed(folder / f"{start}maps.npz", **arrays)  # type: ignore[arg-type]
+        written.append(folder / f"{start}maps.npz")
+        for clip, view in enumerate(centre_views(arrays, part.protocol)):
+            written.append(folder / f"{start}clip{clip}.png")
+            save(picture(view), written[-1])
+    return written
 
 
-def _write(trained: Trained, checkpoint: Path, config: Path) -> None:
-    checkpoint.write_bytes(trained.state)
-    yaml = YAML()
-    yaml.default_flow_style = False
-    with config.open("w", encoding="utf-8") as file:
-        yaml.dump(trained.record.spec["config"], file)
-
-
-def card(trained: Trained) -> str:
-    """What a reader must know of the weights, in Markdown."""
-    record, config = trained.record, trained.config
-    dataset = record.spec["dataset"]
-    clip, protocol = config.data.clip, trained.protocol
-    lines = [
-        f"# {config.model['name']} trained on {dataset['name']}",
-        "",
-        f"- cell: {trained.place or 'not asked for by a study'}; run {record.run_id}, seed {record.seed}",
-        f"- dataset: {dataset['name']} split {config.data.split}, fingerprint {dataset['fingerprint']}",
-        f"- input: stream {config.data.stream}, {clip.frames} frames of {clip.size} x {clip.size} pixels, short side"
-        f" {clip.short_side}",
-        f"- tested with {protocol.clips} clips x {protocol.crops} crops, {protocol.checkpoint} checkpoint",
-        f"- trained for {config.recipe.epochs} epochs with {config.recipe.optimizer}, lr {config.recipe.lr:g}",
-        f"- environment: {', '.join(f'{k} {v}' for k, v in sorted(record.environment.items()) if k != 'host')}",
-        "",
-        "| protocol | " + " | ".join(_METRICS) + " |",
-        "|---|" + "---:|" * len(_METRICS),
-    ]
-    for view, found in sorted(record.evaluations.items()):
-        lines.append(f"| {view} | " + " | ".join(f"{found[m]:.2f}" if m in found else "–" for m in _METRICS) + " |")
-    lines += [
-        "",
-        "`classes.txt` names the outputs in order. `checkpoint.pt` loads with `torch.load(path, weights_only=True)`;",
-        "`retable.train.evaluate.load_model(config, checkpoint)` builds the model of `config.yaml` with these weights.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-_METRICS = ("top1", "top5", "mean_class", "map")
+def _probabilities(trained: Trained, video: Path, device: str) -> NDArray[np.float64]:
+    """``(K,)``: one run's probabilities, averaged over the views of its protocol."""
+    model = load_model(trained.config, trained.state, device)
+    with tempfile.TemporaryDirectory(prefix="retable-predict-") as cache:
+        data: Any = _one_video(trained, video, Path(cache))
+        if trained.frozen is not None:
+            data = _OnFeatures(data, load_model(trained.frozen.config, trained.frozen.state, device), device)
+        scores = evaluate(model, data, trained.protocol, "test", device=device)
+    return scores.probs[0].astype(np.float64)
 
 
 class _OnFeatures:
@@ -213,8 +113,9 @@ class _OnFeatures:
             yield replace(batch, clips={"features": features})
 
 
-def _one_video(trained: Trained, video: Path, cache: Path, device: str) -> RunData:
-    """The video as the only one of a test set that lies as the run's dataset does: the same frames, crops and flow."""
+def _one_video(trained: Trained, video: Path, cache: Path) -> RunData:
+    """The video as the only one of a test set that lies as the run's dataset does: the same frames, crops and flow. Of
+    a run on features, what the frozen network reads."""
     config = trained.config
     reads = trained if trained.frozen is None else trained.frozen
     layout = layout_of(config.data.dataset)
@@ -222,13 +123,22 @@ def _one_video(trained: Trained, video: Path, cache: Path, device: str) -> RunDa
     listings = {layout.splits[0]: listing, config.data.split: listing}
     manifest = Manifest(config.data.dataset, video.absolute().parent, layout, _read=listings)
     data = config.data.model_copy(update={"holdout": 0.0, "on_damage": "error"})
-    found = open_run_data(manifest, data, augment=Augment(), cache_dir=cache, inputs=inputs(reads.config))
-    if reads is trained:
-        return found
-    return cast("RunData", _OnFeatures(found, load_model(reads.config, reads.state, device), device))
+    return open_run_data(manifest, data, augment=Augment(), cache_dir=cache, inputs=inputs(reads.config))
 
 
-def _mapped(model: nn.Module, clips: dict[str, torch.Tensor], device: str) -> dict[str, NDArray[Any]]:
-    outputs = model(**to_inputs(clips, input_specs(model), torch.device(device)))
-    found = {f"maps.{name}": value.float().cpu().numpy() for name, value in outputs.get("maps", {}).items()}
-    return found | {f"input.{name}": value.numpy() for name, value in clips.items()}
+def _whole(model: nn.Module) -> nn.Module:
+    """The model, asked for the maps that it otherwise spares itself."""
+    if hasattr(model, "full_maps"):
+        model.full_maps = True  # type: ignore[assignment]
+    return model
+
+
+def _mapped(
+    model: nn.Module, frozen: nn.Module | None, clips: dict[str, Tensor], device: torch.device
+) -> dict[str, NDArray[Any]]:
+    below = {} if frozen is None else embedding(frozen, clips, device)
+    reads = {"features": below["features"].cpu()[..., None, None]} if below else clips
+    outputs = model(**to_inputs(reads, input_specs(model), device))
+    maps = below | outputs.get("maps", {})
+    found = {f"maps.{name}": value.float().cpu().numpy() for name, value in maps.items()}
+    return {f"input.{name}": value.numpy() for name, value in clips.items()} | found

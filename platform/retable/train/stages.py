@@ -161,16 +161,22 @@ def _centres(clips: Tensor) -> Tensor:
 
 
 def embedded(model: nn.Module, clips: dict[str, Tensor], device: torch.device) -> Tensor:
-    """``{name: uint8 (B, T, H, W, C)}`` -> float32 ``(B, T, features)``; the model sees as many frames as it takes."""
+    """``{name: uint8 (B, T, H, W, C)}`` -> float32 ``(B, T, features)``."""
+    return embedding(model, clips, device)["features"]
+
+
+def embedding(model: nn.Module, clips: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """All that the model's ``embed`` gives, float32 ``(B, T, ...)``; it sees as many frames at once as it takes."""
     specs = input_specs(model)
     ((name, spec),) = specs.items()
     b, t = clips[name].shape[:2]
     parts = clips[name].reshape(b * t // spec.shape[0], spec.shape[0], *clips[name].shape[2:])
-    done: list[Tensor] = [
-        model.embed(to_inputs({name: part}, specs, device)[name])["features"]  # type: ignore[operator]
+    done: list[dict[str, Tensor]] = [
+        model.embed(to_inputs({name: part}, specs, device)[name])  # type: ignore[operator]
         for part in torch.split(parts, max(1, _FRAMES // spec.shape[0]))
     ]
-    return torch.cat(done).float().reshape(b, t, -1)
+    whole = {key: torch.cat([part[key] for part in done]).float() for key in done[0]}
+    return {key: value.reshape(b, t, *value.shape[2:]) for key, value in whole.items()}
 
 
 def _takes_judged(config: Config) -> bool:
