@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -40,7 +42,12 @@ def test_a_picture_has_a_row_of_frames_and_one_for_each_map() -> None:
     rgb = np.full((4, 16, 16, 3), 100, np.uint8)
     heat = np.zeros((4, 2, 2))
     heat[1, 0, 0] = 1.0
-    view = {"input.rgb": rgb, "maps.alpha": heat, "maps.beta": np.array([[0.1, 0.2], [0.3, 0.4]]), "maps.x": np.ones(5)}
+    view: dict[str, Any] = {
+        "input.rgb": rgb,
+        "maps.alpha": heat,
+        "maps.beta": np.array([[0.1, 0.2], [0.3, 0.4]]),
+        "maps.x": np.ones(5),
+    }
     drawn = picture(view)
     assert drawn.shape == (2 * (CELL + GAP) + BAR + GAP, LABEL + 4 * (CELL + GAP), 3)
     attended = drawn[CELL + GAP : 2 * CELL + GAP, LABEL:]

@@ -96,7 +96,7 @@ def _probabilities(trained: Trained, video: Path, device: str) -> NDArray[np.flo
         if trained.frozen is not None:
             data = _OnFeatures(data, load_model(trained.frozen.config, trained.frozen.state, device), device)
         scores = evaluate(model, data, trained.protocol, "test", device=device)
-    return scores.probs[0].astype(np.float64)
+    return np.asarray(scores.probs[0], np.float64)
 
 
 class _OnFeatures:
