@@ -165,13 +165,13 @@ def backwards(batch: Batch, epoch: int) -> Tensor:
 
 
 def still(frame: int | None, seed: int = 0) -> Callable[[Batch, int], Tensor]:
-    """Clips that repeat one of their frames: ``frame``, or while training one drawn for each video and epoch."""
+    """Clips that repeat one of their frames: ``frame``, or one drawn for each video and epoch."""
 
     def change(batch: Batch, epoch: int) -> Tensor:
         clips = batch.clips["rgb"]
         frames = clips.shape[1]
         chosen = [
-            int(np.random.default_rng([seed, epoch, video]).integers(frames)) if frame is None else frame
+            int(np.random.default_rng([seed, epoch + 1, video]).integers(frames)) if frame is None else frame
             for video in batch.videos.tolist()
         ]
         return clips[torch.arange(len(clips)), chosen].unsqueeze(1).expand_as(clips).contiguous()
