@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from retable import __version__, cli_analysis, cli_cluster, cli_data, cli_flow, cli_predict, cli_search, cli_weights
+from retable import (
+    __version__,
+    cli_analysis,
+    cli_cluster,
+    cli_data,
+    cli_flow,
+    cli_predict,
+    cli_search,
+    cli_ui,
+    cli_weights,
+)
 from retable.cli_options import (
     Address,
     Chosen,
@@ -19,9 +29,7 @@ from retable.cli_options import (
     Offline,
     Overlaid,
     Places,
-    Profile,
     Storage,
-    Tracking,
     spread,
 )
 from retable.console import err, out, print_json
@@ -32,7 +40,6 @@ if TYPE_CHECKING:
 
 UsageError: Any = typer.BadParameter.__bases__[0]  # Typer brings its own Click, whose names are private
 
-UI_PORT = 5050
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -50,6 +57,7 @@ app.add_typer(cli_weights.app, name="weights")
 app.add_typer(cli_cluster.app, name="cluster")
 cli_search.register(app)
 cli_analysis.register(app)
+cli_ui.register(app)
 data_app.command("flow")(spread(cli_flow.flow))
 cli_data.register(data_app)
 cli_predict.register(app)
@@ -105,7 +113,9 @@ def run(
             {"--storage": places.storage, "--tracking-uri": places.tracking, "--profile": chosen.profile}
         )
         out.print(f"Look at it in MLflow: retable ui {again}")
-        links = workspace.links(f"http://127.0.0.1:{UI_PORT}", loaded.study, summary.published.profile, chosen.tables)
+        links = workspace.links(
+            f"http://127.0.0.1:{cli_ui.UI_PORT}", loaded.study, summary.published.profile, chosen.tables
+        )
         for title, link in links.items():
             out.print(f"  {title}: {link}")
         out.print(f"Next: the same command with --seeds 5, or retable table {again} --format md")
@@ -154,33 +164,6 @@ def sync(study: Overlaid, places: Places) -> None:
         f"{loaded.study.study} in {workspace.tracking_uri}: {done.created} entries (runs, rows, tables) recorded,"
         f" {done.updated} updated, {done.unchanged} as they were"
     )
-
-
-@app.command()
-def ui(
-    study: Annotated[
-        str | None, typer.Argument(help="Print the links to this study's tables.", show_default=False)
-    ] = None,
-    profile: Profile = None,
-    storage: Storage = None,
-    tracking: Tracking = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI on 127.0.0.1.")] = UI_PORT,
-) -> None:
-    """Start the MLflow UI on this machine only and print the links to the tables' views. Ctrl-C stops it.
-
-    Example: `retable ui studies/msfnet.yaml`
-    """
-    from retable.track import server
-    from retable.workspace import Workspace, open_study
-
-    workspace = Workspace.open(storage, None, tracking)
-    loaded = open_study(study) if study else None
-    with server.serve(workspace.tracking_uri, workspace.artifacts, port) as running:
-        out.print(f"MLflow: {running.url}")
-        for title, link in workspace.links(running.url, loaded.study, profile).items() if loaded else ():
-            out.print(f"  {title}: {link}")
-        out.print("Ctrl-C stops it.")
-        running.wait()
 
 
 @app.command()

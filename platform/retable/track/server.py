@@ -1,4 +1,4 @@
-"""The MLflow UI over a tracking store, on this machine only: started quietly, waited for, stopped as a whole."""
+"""UIs on this machine only, MLflow's first of all: started quietly, waited for, stopped as a whole."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -73,13 +74,30 @@ def serve(uri: str, artifacts_root: str | Path, port: int | None = None, *, pati
     """
     probe(uri)
     chosen = port or _free_port()
-    if port is not None and _answers(port):
-        raise TrackingUnavailable(uri, f"port {port} of {HOST} is taken by another program: give another --port")
+    return launch(
+        command(uri, artifacts_root, chosen),
+        chosen,
+        "/health",
+        lambda reason: TrackingUnavailable(uri, reason),
+        patience,
+    )
+
+
+def launch(
+    words: list[str], port: int, path: str, failure: Callable[[str], Exception], patience: float = START_SECONDS
+) -> Server:
+    """Start a program that serves on 127.0.0.1 at ``port``, and wait until ``path`` answers with 200.
+
+    Raises:
+        What ``failure`` makes of the reason: the port is taken, or the program ends or does not answer in time
+            (``patience``, seconds); with its last words.
+    """
+    if _answers(port):
+        raise failure(f"port {port} of {HOST} is taken by another program: give another --port")
     with tempfile.TemporaryFile() as log:
-        process = _start(uri, artifacts_root, chosen, log)
-        server = Server(f"http://{HOST}:{chosen}", process)
+        server = Server(f"http://{HOST}:{port}", _start(words, log))
         try:
-            _until_it_answers(server, uri, log, time.monotonic() + patience)
+            _until_it_answers(server, f"{server.url}{path}", failure, log, time.monotonic() + patience)
         except BaseException:
             server.stop()
             raise
@@ -92,10 +110,10 @@ def command(uri: str, artifacts_root: str | Path, port: int) -> list[str]:
     return [*base, "--backend-store-uri", uri, "--artifacts-destination", str(artifacts_root)]
 
 
-def _start(uri: str, artifacts_root: str | Path, port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(words: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     # a session of its own: Ctrl-C reaches us first, and the whole group can be ended without touching anything else
     return subprocess.Popen(
-        command(uri, artifacts_root, port),
+        words,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
@@ -104,15 +122,17 @@ def _start(uri: str, artifacts_root: str | Path, port: int, log: IO[bytes]) -> s
     )
 
 
-def _until_it_answers(server: Server, uri: str, log: IO[bytes], deadline: float) -> None:
+def _until_it_answers(
+    server: Server, url: str, failure: Callable[[str], Exception], log: IO[bytes], deadline: float
+) -> None:
     opener = build_opener(ProxyHandler({}))  # loopback never goes through a proxy
     while True:
         if server.process.poll() is not None:
-            raise TrackingUnavailable(uri, f"its UI ended at once: {_last_words(log)}")
+            raise failure(f"its UI ended at once: {_last_words(log)}")
         if time.monotonic() > deadline:
-            raise TrackingUnavailable(uri, f"its UI did not answer in time: {_last_words(log)}")
+            raise failure(f"its UI did not answer in time: {_last_words(log)}")
         try:
-            with opener.open(f"{server.url}/health", timeout=5) as answer:
+            with opener.open(url, timeout=5) as answer:
                 if answer.status == 200:
                     return
         except (URLError, OSError):
