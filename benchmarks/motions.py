@@ -80,7 +80,8 @@ def normalise(clips: dict[str, Tensor]) -> Tensor:
 def open_data(manifest: Manifest, recipe: Recipe, cache: Path, *, frames: int = 8, split: int = 1) -> RunData:
     clip = Clip.model_validate({"frames": frames, "size": 32, "resize": 36, "sampling": recipe.sampling})
     data = Data(dataset=manifest.name, split=split, clip=clip)
-    return open_run_data(manifest, data, augment=Augment(flip=recipe.flip, contrast=recipe.contrast), cache_dir=cache)
+    augment = Augment(flip="swap_labels" if recipe.flip else "off", contrast=recipe.contrast)
+    return open_run_data(manifest, data, augment=augment, cache_dir=cache)
 
 
 def fit(model: nn.Module, data: RunData, recipe: Recipe, seed: int) -> float:

@@ -15,6 +15,7 @@ from retable import registry
 from retable.data import PIPELINE_SEMANTICS, features
 from retable.data.cache import cache_size
 from retable.data.manifest import Manifest, dataset_folder, fingerprint, open_dataset
+from retable.data.samples import mirrors
 from retable.study.cells import matches
 from retable.study.check import check
 from retable.study.config import Data, Protocol
@@ -148,7 +149,7 @@ class Workspace:
         file = registry.load(config.model["name"])
         frames, channels = file.inputs(file.config_class.model_validate(settings))["features"].shape[:2]
         each_epoch: Subset = "val" if data.holdout > 0 else "test"
-        mirror = config.recipe.flip and self.has_dataset(data.dataset) and self.dataset(data.dataset).flip != "never"
+        mirror = self.has_dataset(data.dataset) and mirrors(config.recipe, self.dataset(data.dataset).flip)
         views = [features.Views("train", mirror=mirror), features.Views.of(each_epoch, Protocol())]
         views += [features.Views.of(view.subset, view.protocol) for view in training.views]
         key = (data.model_dump_json(), training.fingerprint)
@@ -156,7 +157,7 @@ class Workspace:
             return {(*key, v): None for v in views}
         items = self.dataset(data.dataset).items(data.split, holdout=data.holdout)
         counts = Counter(item.subset for item in items)
-        return {(*key, v): v.size(counts[v.subset], frames, channels) for v in views}
+        return {(*key, v): v.nbytes(counts[v.subset], frames, channels) for v in views}
 
     @property
     def artifacts(self) -> str:

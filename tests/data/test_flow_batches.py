@@ -124,7 +124,7 @@ def test_contrast_never_touches_flow(open_tiny: Open) -> None:
 
 def test_stacks_follow_the_inputs_length_and_place(open_tiny: Open, pixels_for_flow: None) -> None:
     def stacks(spec: InputSpec) -> torch.Tensor:
-        data = open_tiny({"rgb": RGB, "flow": spec}, Augment(crop="center", flip=False))
+        data = open_tiny({"rgb": RGB, "flow": spec}, Augment(crop="center", flip="off"))
         return next(data.eval_batches("test", Protocol(), 8)).clips["flow"]
 
     ahead = stacks(replace(FLOW, shape=(4, 8, 16, 16), fields=4))

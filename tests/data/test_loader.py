@@ -22,7 +22,7 @@ from retable.data.loader import SEMANTICS, Augment, Batch, RunData, open_run_dat
 from retable.data.manifest import Manifest, open_dataset
 
 CLIP = Clip(frames=4, size=16, resize=20)
-PLAIN = Augment(crop="center", flip=False)
+PLAIN = Augment(crop="center", flip="off")
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +110,13 @@ def test_reading_from_the_files_changes_nothing(open_tiny: Callable[..., RunData
 
 
 def test_rows_with_other_augmentation_see_the_same_frames_and_crops(open_tiny: Callable[..., RunData]) -> None:
-    plain = next(open_tiny(Augment(flip=False)).train_batches(0, 8, seed=0))
-    contrasted = next(open_tiny(Augment(flip=False, contrast=1e-9)).train_batches(0, 8, seed=0))
+    plain = next(open_tiny(Augment(flip="off")).train_batches(0, 8, seed=0))
+    contrasted = next(open_tiny(Augment(flip="off", contrast=1e-9)).train_batches(0, 8, seed=0))
     assert torch.equal(plain.clips["rgb"], contrasted.clips["rgb"])
 
 
 def test_a_mirrored_clip_has_the_mirrored_label(open_tiny: Callable[..., RunData]) -> None:
-    plain, flipping = open_tiny(PLAIN), open_tiny(replace(PLAIN, flip=True))
+    plain, flipping = open_tiny(PLAIN), open_tiny(Augment(crop="center"))
     kept = mirrored = 0
     left, right = plain.classes.index("MoveLeft"), plain.classes.index("MoveRight")
     swap = {left: right, right: left}
@@ -143,12 +143,54 @@ def without_mirror(manifest: Manifest) -> Manifest:
 def test_a_dataset_that_must_not_be_mirrored_never_is(tiny_motions: Manifest, cache_dir: Path) -> None:
     data = Data(dataset="motions-tiny", clip=CLIP)
     opened = [
-        open_run_data(without_mirror(tiny_motions), data, augment=replace(PLAIN, flip=flip), cache_dir=cache_dir)
-        for flip in (True, False)
+        open_run_data(without_mirror(tiny_motions), data, augment=augment, cache_dir=cache_dir)
+        for augment in (Augment(crop="center"), PLAIN)
     ]
     assert flat(opened[0].train_batches(0, 8, seed=0)) == flat(opened[1].train_batches(0, 8, seed=0))
     with pytest.raises(DatasetError, match="use crops center or three, not ten"):
         opened[0].eval_batches("test", Protocol(crops="ten"), 8)
+
+
+def test_plain_flips_mirror_every_dataset_and_keep_labels_in_training_and_at_test(
+    tiny_motions: Manifest, cache_dir: Path
+) -> None:
+    data, plain = Data(dataset="motions-tiny", clip=CLIP), Augment(crop="center", flip="plain")
+    for manifest in (tiny_motions, without_mirror(tiny_motions)):
+        still, flipping = (open_run_data(manifest, data, augment=a, cache_dir=cache_dir) for a in (PLAIN, plain))
+        mirrored = 0
+        for a, b in zip(still.train_batches(0, 8, seed=0), flipping.train_batches(0, 8, seed=0), strict=True):
+            assert torch.equal(a.labels, b.labels)
+            for x, y in zip(a.clips["rgb"], b.clips["rgb"], strict=True):
+                turned = not torch.equal(x, y)
+                mirrored += turned
+                assert torch.equal(x.flip(2) if turned else x, y)
+        assert 5 < mirrored < 27
+        assert flipping.flip_permutation is None
+        assert (
+            next(flipping.eval_batches("test", Protocol(crops="ten"), 10)).mirrored.tolist() == [False] * 5 + [True] * 5
+        )
+
+
+def test_test_crops_may_have_another_size_than_training_crops(open_tiny: Callable[..., RunData]) -> None:
+    data = open_tiny(PLAIN)
+    assert next(data.train_batches(0, 8, seed=0)).clips["rgb"].shape == (8, 4, 16, 16, 3)
+    small, large = (
+        next(data.eval_batches("test", Protocol(crops="three", size=size), 3)).clips["rgb"] for size in (None, 20)
+    )
+    assert small.shape == (3, 4, 16, 16, 3)
+    assert large.shape == (3, 4, 20, 20, 3)
+    assert torch.equal(large[1, :, 2:18, 2:18], small[1])  # both middle crops
+
+
+@pytest.mark.parametrize("crop", ["multi_scale", "jitter", "area"])
+def test_resized_crops_keep_the_clip_size_and_differ_from_plain_ones(
+    open_tiny: Callable[..., RunData], crop: Any
+) -> None:
+    plain, cut = (
+        next(open_tiny(Augment(crop=c, flip="off")).train_batches(0, 8, seed=0)).clips["rgb"] for c in ("random", crop)
+    )
+    assert plain.shape == cut.shape
+    assert not torch.equal(plain, cut)
 
 
 @pytest.mark.parametrize(

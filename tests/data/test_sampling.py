@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,8 +15,9 @@ from retable.data.config import Clip
 clips = st.builds(
     Clip,
     frames=st.integers(1, 32),
-    sampling=st.sampled_from(["random_step", "interval", "segments"]),
+    sampling=st.sampled_from(["random_step", "interval", "segments", "window"]),
     max_step=st.integers(1, 10),
+    stride=st.integers(1, 8),
 )
 
 
@@ -114,6 +117,44 @@ def test_stidf_is_tested_on_every_seventeenth_part_of_a_video() -> None:
     assert [int(c[0]) for c in two] == [10, 22]
     (tiny,) = sampling.test_clips(3, clip, 1)
     assert tiny.tolist() == [0, 1, *[2] * 15]
+
+
+@given(n=st.integers(1, 500), frames=st.integers(1, 32), stride=st.integers(1, 8), seed=st.integers(0, 2**32 - 1))
+def test_a_window_has_frames_times_stride_frames_and_lies_inside(n: int, frames: int, stride: int, seed: int) -> None:
+    clip = Clip(frames=frames, sampling="window", stride=stride)
+    indices = sampling.train_clip(n, clip, rng(seed))
+    start = int(indices[0])
+    assert start <= max(0, n - frames * stride)
+    assert indices.tolist() == [min(start + stride * i, n - 1) for i in range(frames)]
+
+
+def test_kinetics_windows_of_64_frames_start_everywhere_and_are_evenly_spaced_at_test() -> None:
+    clip, draw = Clip(frames=32, sampling="window", stride=2), rng()
+    assert {int(sampling.train_clip(70, clip, draw)[0]) for _ in range(300)} == set(range(7))
+    assert [int(c[0]) for c in sampling.test_clips(300, clip, 10)] == [round(236 * i / 9) for i in range(10)]
+    assert sampling.train_clip(64, clip, draw).tolist() == list(range(0, 64, 2))
+
+
+def test_consecutive_frames_are_a_window_of_stride_one() -> None:
+    indices = sampling.train_clip(50, Clip(frames=8, sampling="window"), rng())
+    assert np.diff(indices).tolist() == [1] * 7
+
+
+@given(n=st.integers(1, 500), segments=st.integers(1, 5), k=st.integers(1, 10), seed=st.integers(0, 2**32 - 1))
+def test_k_frames_of_each_of_n_segments_are_one_of_each_of_n_times_k(n: int, segments: int, k: int, seed: int) -> None:
+    clip = Clip(frames=segments * k, sampling="segments")
+    for i, index in enumerate(sampling.train_clip(n, clip, rng(seed)).tolist()):
+        segment, chunk = divmod(i, k)
+        start = segment * n / segments + chunk * n / (segments * k)
+        assert math.floor(round(start, 6)) <= index <= start + n / (segments * k)
+
+
+def test_sta_tsn_tests_on_the_centres_of_thirty_chunks_as_one_clip_ten_of_three_or_thirty_of_one() -> None:
+    seen = [
+        sorted(np.concatenate(sampling.test_clips(300, Clip(frames=frames, sampling="segments"), 30 // frames)))
+        for frames in (30, 3, 1)
+    ]
+    assert seen[0] == seen[1] == seen[2] == list(range(5, 300, 10))
 
 
 def test_an_empty_video_is_refused() -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from retable.data import transforms as tf
+from retable.data.windows import Window
 
 
 def places(frames: int = 2, height: int = 12, width: int = 20) -> NDArray[np.uint8]:
@@ -24,26 +23,35 @@ def corner(clip: NDArray[np.uint8]) -> tuple[int, int]:
     return int(clip[0, 0, 0, 0]), int(clip[0, 0, 0, 1])
 
 
-shares_of_room = st.floats(0, 1, exclude_max=True)
+def test_a_window_of_the_clip_size_is_cut_pixel_for_pixel_from_every_frame() -> None:
+    clip = places(5)
+    assert np.array_equal(tf.cut(clip, Window(3, 7, 8, 8), 8), clip[:, 3:11, 7:15])
 
 
-@given(height=st.integers(8, 40), width=st.integers(8, 40), down=shares_of_room, right=shares_of_room)
-def test_a_random_crop_lies_inside_for_every_draw(height: int, width: int, down: float, right: float) -> None:
-    assert tf.crop_at(places(1, height, width), 8, down, right).shape == (1, 8, 8, 3)
+def test_a_window_of_twice_the_size_becomes_the_mean_of_each_two_by_two() -> None:
+    clip = np.random.default_rng(0).integers(0, 256, (2, 12, 20, 4), np.uint8)
+    found = tf.cut(clip, Window(1, 2, 8, 8), 4)
+    means = clip[:, 1:9, 2:10].reshape(2, 4, 2, 4, 2, 4).mean((2, 4))
+    assert np.abs(found - means).max() <= 0.5
 
 
-def test_random_crops_reach_every_corner() -> None:
-    shares = np.linspace(0, 1, 50, endpoint=False)
-    assert {corner(tf.crop_at(places(), 8, s, s)) for s in shares} >= {(0, 0), (4, 12)}
+def test_a_smaller_window_is_enlarged_and_all_frames_alike() -> None:
+    found = tf.cut(places(5), Window(2, 5, 6, 6), 12)
+    assert found.shape == (5, 12, 12, 3)
+    assert np.array_equal(found[0, ..., :2], found[4, ..., :2])
+    assert (np.diff(found[0, :, 0, 0].astype(int)) >= 0).all()
+    assert (found[0, 0, 0, :2].tolist(), found[0, -1, -1, :2].tolist()) == ([2, 5], [7, 10])
 
 
-def test_all_frames_of_a_clip_are_cropped_at_the_same_place() -> None:
-    cut = tf.crop_at(places(5), 8, 0.3, 0.7)
-    assert np.array_equal(cut[0, ..., :2], cut[4, ..., :2])
+def test_many_channels_of_flow_are_resized_each_by_itself() -> None:
+    clip = np.random.default_rng(0).integers(0, 256, (2, 9, 9, 20), np.uint8)
+    whole = tf.cut(clip, Window(0, 0, 9, 9), 6)
+    for c in range(0, 20, 7):
+        assert np.array_equal(tf.cut(clip[..., c : c + 1], Window(0, 0, 9, 9), 6)[..., 0], whole[..., c])
 
 
 def test_a_crop_that_does_not_fit_says_so() -> None:
-    with pytest.raises(ValueError, match="crop 8 at"):
+    with pytest.raises(ValueError, match="crop 8 x 8 at"):
         tf.crop(places(), 5, 0, 8)
 
 

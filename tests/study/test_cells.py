@@ -216,8 +216,22 @@ def test_varied_paths_are_those_that_measured_cells_differ_in() -> None:
     loaded = sample(
         ("params: {metric: params, unit: M}", "params: {metric: params, set: {data.num_classes: 7}}"),
         ("{id: s4, label: S = 4,", "{id: s4, label: S = 4, mean_over: {path: recipe.lr, values: [1, 2]},"),
-        ("{id: plain, label: Plain,", "{id: plain, label: Plain, cells: {split1: {set: {recipe.flip: false}}},"),
+        ("{id: plain, label: Plain,", "{id: plain, label: Plain, cells: {split1: {set: {recipe.flip: off}}},"),
     )
     found = varied_paths(loaded.study)
     assert set(found) == {"model.groups", "recipe.lr", "data.split", "recipe.flip"}
     assert found["model.groups"] == ("tables", 0, "rows", 0, "set", "model.groups")
+
+
+def test_a_profile_sets_what_another_setting_asks_for() -> None:
+    where = "where: [{when: {data.split: [2]}, set: {recipe.epochs: 7}}]"
+    found = demands(sample(("paper: {}", f"paper: {{{where}}}")).study, "paper")
+    tree = cell(found, "plain", "mean").tree
+    assert tree is not None
+    assert [(r.config.data.split, r.config.recipe.epochs) for r in scores(tree)] == [(1, 2), (2, 7)]
+
+
+def test_a_setting_that_nothing_sets_cannot_be_asked_for() -> None:
+    where = "where: [{when: {data.splti: [2]}, set: {recipe.epochs: 7}}]"
+    found = demands(sample(("paper: {}", f"paper: {{{where}}}")).study, "paper")
+    assert {(f.path, f.origin) for f in found.faults} == {("data.splti", ("profiles", "paper", "where", 0, "when"))}

@@ -242,10 +242,10 @@ def test_a_knob_of_a_profile_that_no_model_has_is_a_typing_error() -> None:
         ),
         (
             [
-                ("recipe: {epochs: 1}", "recipe: {flip: true}"),
-                ("S = 4,", "S = 4, cells: {top1: {set: {recipe.flip: false}}},"),
+                ("recipe: {epochs: 1}", "recipe: {flip: plain}"),
+                ("S = 4,", "S = 4, cells: {top1: {set: {recipe.flip: off}}},"),
             ],
-            "flip: true",
+            "flip: plain",
             "recipe.flip",
         ),
     ],

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from retable.data.config import Protocol
 from retable.data.loader import Batch
-from retable.train.evaluate import evaluate, metrics
+from retable.train.evaluate import evaluate, for_protocol, metrics
 from retable.train.loop import train
 from retable.train.model import build_model, input_specs, to_inputs
 from retable.train.process import isolated
@@ -128,3 +128,15 @@ def test_scores_carry_every_label_of_videos_that_have_several_or_none() -> None:
     assert several.multi is not None
     assert several.multi.tolist() == [[True, i % 3 == 1, i % 3 == 2] if i % 2 else [False] * 3 for i in range(7)]
     assert np.array_equal(one.probs, several.probs)
+
+
+def test_a_model_is_tested_on_larger_crops_with_the_weights_of_its_training() -> None:
+    config, large = make_job().config, Protocol(size=16)
+    with pytest.raises(ValueError, match=r"takes rgb clips .* of \(4, 3, 8, 8\)"):
+        evaluate(MODEL, Blobs(scale=2), large, "test")
+    other = for_protocol(MODEL, config, large)
+    found = evaluate(other, Blobs(scale=2), large, "test")
+    assert np.isfinite(found.probs).all()
+    for name, weight in MODEL.state_dict().items():
+        assert torch.equal(other.state_dict()[name], weight)
+    assert for_protocol(MODEL, config, Protocol(size=8)) is MODEL

@@ -1,10 +1,20 @@
-"""The data half of a config: what a clip is, where it comes from, and how a video is viewed at test time."""
+"""The data half of a config: what a clip is, how it is augmented, and how a video is viewed at test time."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class Frozen(BaseModel):
@@ -19,8 +29,9 @@ class Clip(Frozen):
     frames: int = Field(8, ge=1)
     size: int = Field(112, ge=8, description="side of the square crop, pixels")
     resize: int | None = Field(None, ge=8, description="short side before cropping, pixels; default size * 8/7")
-    sampling: Literal["random_step", "interval", "segments"] = "random_step"
+    sampling: Literal["random_step", "interval", "segments", "window"] = "random_step"
     max_step: int = Field(4, ge=1, description="largest temporal step of random_step and interval, frames")
+    stride: int = Field(1, ge=1, description="window: temporal step of a window of frames x stride frames")
 
     @property
     def short_side(self) -> int:
@@ -74,9 +85,44 @@ class Data(Frozen):
         return body
 
 
+class Scales(Frozen):
+    """Sides of multi-scale crops, as shares of the short side, largest first: by the stream that the run is of."""
+
+    rgb: tuple[Share, ...] = Field((1.0, 0.875, 0.75, 0.66), min_length=1)
+    flow: tuple[Share, ...] = Field((1.0, 0.875, 0.75), min_length=1)
+
+
+class Augment(Frozen):
+    """What changes the pixels of training clips: drawn once a clip, for all of its frames and for RGB and flow alike.
+
+    ``crop``: ``random`` and ``center`` cut ``clip.size`` pixels. The others cut a window and resize it to that:
+    ``multi_scale`` at a corner or the centre, its height and width from ``scales``, at most one scale apart (TSN);
+    ``jitter`` as if the short side had been resized by a factor between the two of ``jitter`` (SlowFast, TPN); ``area``
+    a share of the frame's area, between the two of ``area``, with an aspect ratio from 3:4 to 4:3 (Inception).
+
+    ``flip``, p = 0.5: ``swap_labels`` as the dataset's layout says (then "left" is "right"; no flip where a mirror
+    image is of no class); ``plain`` whatever the layout says, labels kept; ``off`` never.
+    """
+
+    crop: Literal["random", "center", "multi_scale", "jitter", "area"] = "random"
+    scales: Scales = Scales()
+    jitter: tuple[float, float] = Field((1.0, 1.25), description="of clip.resize: 256 to 320 where that is 256")
+    area: tuple[Share, Share] = (0.08, 1.0)
+    flip: Literal["swap_labels", "plain", "off"] = "swap_labels"
+    contrast: float = Field(0.0, ge=0.0, lt=1.0, description="contrast factor drawn from [1 - c, 1 + c] per clip")
+
+    @field_validator("jitter", "area")
+    @classmethod
+    def _range(cls, ends: tuple[float, float]) -> tuple[float, float]:
+        if not 0.0 < ends[0] <= ends[1]:
+            raise ValueError(f"must be a smallest and a largest factor above 0, but is {list(ends)}")
+        return ends
+
+
 class Protocol(Frozen):
     """How a trained run is scored: ``clips`` x ``crops`` views per video, softmax scores averaged over the views."""
 
     clips: int = Field(1, ge=1)
     crops: Literal["center", "three", "ten"] = "center"
+    size: int | None = Field(None, ge=8, description="side of the crops, pixels; default that of training, clip.size")
     checkpoint: Literal["last", "best_val"] = "last"

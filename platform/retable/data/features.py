@@ -46,12 +46,13 @@ class Views:
     subset: Subset
     clips: int = 1
     crops: Literal["center", "three", "ten"] = "center"
+    size: int | None = None
     mirror: bool = False
 
     @classmethod
     def of(cls, subset: Subset, protocol: Protocol) -> Views:
         """Those that a protocol scores."""
-        return cls(subset, protocol.clips, protocol.crops)
+        return cls(subset, protocol.clips, protocol.crops, protocol.size)
 
     @property
     def mirrored(self) -> tuple[bool, ...]:
@@ -60,7 +61,7 @@ class Views:
             return (False, True) if self.mirror else (False,)
         return MIRRORED_VIEWS[self.crops] * self.clips
 
-    def size(self, videos: int, frames: int, channels: int) -> int:
+    def nbytes(self, videos: int, frames: int, channels: int) -> int:
         """Bytes of the features of so many videos."""
         return videos * len(self.mirrored) * frames * channels * 4
 

@@ -1,7 +1,7 @@
 """Which frames make a clip: pure functions of the number of frames, the clip settings and a random generator.
 
-A video with fewer frames than a clip repeats its last frame (random_step, interval) or some of its frames (segments);
-indices never run backwards and never leave the video.
+A video with fewer frames than a clip repeats some of its frames (segments) or its last one; indices never run backwards
+and never leave the video.
 """
 
 from __future__ import annotations
@@ -16,37 +16,50 @@ Indices = NDArray[np.int64]
 
 
 def train_clip(n_frames: int, clip: Clip, rng: np.random.Generator) -> Indices:
-    """One random clip, drawn as ``clip.sampling`` says."""
+    """One random clip, drawn as ``clip.sampling`` says.
+
+    random_step: a step of 1 to ``max_step``, as far as the video has room, then a place.
+    interval: likewise, but a step of at least 2 where there is room (STIDF).
+    segments: one frame from each of ``frames`` equal segments; N x k of them are k from each of N longer ones.
+    window: a place for a window of ``frames`` x ``stride`` frames, of which every ``stride``-th is taken.
+    """
     _check(n_frames)
     if clip.sampling == "segments":
-        return _one_per_segment(n_frames, clip.frames, rng.random(clip.frames))
-    longest = largest_step(n_frames, clip)
-    shortest = min(2, longest) if clip.sampling == "interval" else 1  # STIDF: an interval of 2 to 10
-    step = int(rng.integers(shortest, longest + 1))
-    start = int(rng.integers(0, _room(n_frames, clip.frames, step) + 1))
-    return _window(n_frames, clip.frames, start, step)
+        places = (np.arange(clip.frames) + rng.random(clip.frames)) * n_frames / clip.frames
+        return np.minimum(places.astype(np.int64), n_frames - 1)
+    step, taken = clip.stride, clip.frames * clip.stride
+    if clip.sampling != "window":
+        longest = largest_step(n_frames, clip)
+        shortest = min(2, longest) if clip.sampling == "interval" else 1
+        step = int(rng.integers(shortest, longest + 1))
+        taken = _taken(clip.frames, step)
+    start = int(rng.integers(0, max(0, n_frames - taken) + 1))
+    return _every(n_frames, clip.frames, start, step)
 
 
 def test_clips(n_frames: int, clip: Clip, clips: int) -> list[Indices]:
     """``clips`` fixed clips; no randomness.
 
-    random_step: windows of the largest step that fits, one in the middle, several evenly from first to last position.
-    segments: of each segment the middle frame, for several clips the middles of its ``clips`` equal parts.
-    interval: every t-th frame, t being the T-th part of the video rounded down (STIDF's equations 13 and 14); several
-    clips begin at the ends of the ``clips`` equal parts of the first t frames.
+    random_step, window: of the largest step that fits, or of the stride; one in the middle, several evenly from the
+    first to the last place. segments: of each segment the middle frame, for several clips the middles of its ``clips``
+    equal parts. interval: every t-th frame, t being the T-th part of the video rounded down (STIDF's equations 13 and
+    14); several clips begin at the ends of the ``clips`` equal parts of the first t frames.
     """
     _check(n_frames)
     if clip.sampling == "segments":
-        offsets = [(i + 0.5) / clips for i in range(clips)]
-        return [_one_per_segment(n_frames, clip.frames, np.full(clip.frames, offset)) for offset in offsets]
+        parts = np.arange(clip.frames)[None] * clips + np.arange(clips)[:, None]  # of frames x clips equal ones
+        return list((2 * parts + 1) * n_frames // (2 * clips * clip.frames))
     if clip.sampling == "interval":
         step = max(1, n_frames // clip.frames)
         starts = [max(0, (i + 1) * step // clips - 1) for i in range(clips)]
-        return [_window(n_frames, clip.frames, start, step) for start in starts]
-    step = largest_step(n_frames, clip)
-    room = _room(n_frames, clip.frames, step)
+        return [_every(n_frames, clip.frames, start, step) for start in starts]
+    step, taken = clip.stride, clip.frames * clip.stride
+    if clip.sampling == "random_step":
+        step = largest_step(n_frames, clip)
+        taken = _taken(clip.frames, step)
+    room = max(0, n_frames - taken)
     starts = [room // 2] if clips == 1 else [round(room * i / (clips - 1)) for i in range(clips)]
-    return [_window(n_frames, clip.frames, start, step) for start in starts]
+    return [_every(n_frames, clip.frames, start, step) for start in starts]
 
 
 def largest_step(n_frames: int, clip: Clip) -> int:
@@ -67,18 +80,13 @@ def flow_stacks(indices: Indices, n_frames: int, fields: int, *, centred: bool) 
     return np.asarray(np.minimum(np.maximum(first + np.arange(fields), 0), n_frames - 2))
 
 
-def _room(n_frames: int, frames: int, step: int) -> int:
-    return max(0, n_frames - 1 - (frames - 1) * step)
+def _taken(frames: int, step: int) -> int:
+    """From the first to the last frame of a clip, both included."""
+    return (frames - 1) * step + 1
 
 
-def _window(n_frames: int, frames: int, start: int, step: int) -> Indices:
+def _every(n_frames: int, frames: int, start: int, step: int) -> Indices:
     return np.minimum(start + step * np.arange(frames, dtype=np.int64), n_frames - 1)
-
-
-def _one_per_segment(n_frames: int, frames: int, offsets: NDArray[np.float64]) -> Indices:
-    """One frame from each of ``frames`` equal segments, ``offsets`` in [0, 1) inside each."""
-    position = (np.arange(frames) + offsets) * n_frames / frames
-    return np.minimum(position.astype(np.int64), n_frames - 1)
 
 
 def _check(n_frames: int) -> None:

@@ -1,12 +1,16 @@
-"""Crops, mirror and contrast on uint8 clips ``(T, H, W, 3)``. What is drawn is drawn once and holds for all frames."""
+"""Crops, mirror and contrast on uint8 clips ``(T, H, W, C)``. What is drawn is drawn once and holds for all frames."""
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from retable.data.windows import Window
 
 Frames = NDArray[np.uint8]
 """``(T, H, W, 3)`` uint8."""
@@ -18,16 +22,34 @@ def crop(frames: Frames, top: int, left: int, size: int) -> Frames:
     Raises:
         ValueError: the window does not lie inside the frames.
     """
-    height, width = frames.shape[1:3]
-    if not (0 <= top <= height - size and 0 <= left <= width - size):
-        raise ValueError(f"crop {size} at ({top}, {left}) leaves a frame of {height} x {width}")
-    return frames[:, top : top + size, left : left + size]
+    return cut(frames, Window(top, left, size, size), size)
 
 
-def crop_at(frames: Frames, size: int, down: float, right: float) -> Frames:
-    """The crop whose corner lies at the shares ``down`` and ``right`` (in [0, 1)) of all corners that fit."""
+def cut(frames: Frames, window: Window, size: int) -> Frames:
+    """The window of every frame, resized to ``size`` x ``size`` (bilinear) where it has another size.
+
+    Flow keeps its values: a displacement stays in pixels of the frame that was cut (as TSN resizes flow images).
+
+    Raises:
+        ValueError: the window does not lie inside the frames.
+    """
+    top, left, tall, wide = window
     height, width = frames.shape[1:3]
-    return crop(frames, int(down * (height - size + 1)), int(right * (width - size + 1)), size)
+    if not (0 <= top <= height - tall and 0 <= left <= width - wide):
+        raise ValueError(f"crop {tall} x {wide} at ({top}, {left}) leaves a frame of {height} x {width}")
+    frames = frames[:, top : top + tall, left : left + wide]
+    if (tall, wide) == (size, size):
+        return frames
+    cv2 = _cv2()
+    resized = [cv2.resize(frame, (size, size), interpolation=cv2.INTER_LINEAR_EXACT) for frame in frames]
+    return np.stack(resized).reshape(len(frames), size, size, frames.shape[3])
+
+
+@functools.cache
+def _cv2() -> Any:
+    cv2 = importlib.import_module("cv2")
+    cv2.setNumThreads(1)  # a data process is one of many
+    return cv2
 
 
 def center_crop(frames: Frames, size: int) -> Frames:

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from retable.data.config import Protocol
 from retable.data.layouts import Item, Listing, Subset, layout_of
-from retable.data.loader import Augment, Batch, RunData, open_run_data
+from retable.data.loader import Batch, RunData, open_run_data
 from retable.data.manifest import Manifest
 from retable.execute.trained import Fused, NotAvailable, Trained
 from retable.report.pictures import picture, save
-from retable.train.evaluate import CROPS, evaluate, load_model
+from retable.train.evaluate import CROPS, evaluate, for_protocol, load_model
 from retable.train.model import input_specs, inputs, to_inputs
 from retable.train.stages import embedded, embedding
 
@@ -47,9 +47,9 @@ def maps_of(trained: Trained, video: Path, *, device: str = "cpu") -> dict[str, 
     Raises:
         NotAvailable: the model has no maps.
     """
-    model = _whole(load_model(trained.config, trained.state, device))
+    model = _whole(_model(trained, trained.protocol, device))
     frozen = trained.frozen
-    first = None if frozen is None else _whole(load_model(frozen.config, frozen.state, device))
+    first = None if frozen is None else _whole(_model(frozen, trained.protocol, device))
     with tempfile.TemporaryDirectory(prefix="retable-predict-") as cache, torch.no_grad():
         data = _one_video(trained, video, Path(cache))
         batches = data.eval_batches("test", trained.protocol, 1)
@@ -90,13 +90,18 @@ def write_maps(found: Fused, video: Path, folder: Path, *, device: str = "cpu") 
 
 def _probabilities(trained: Trained, video: Path, device: str) -> NDArray[np.float64]:
     """``(K,)``: one run's probabilities, averaged over the views of its protocol."""
-    model = load_model(trained.config, trained.state, device)
+    model = _model(trained, trained.protocol, device)
     with tempfile.TemporaryDirectory(prefix="retable-predict-") as cache:
         data: Any = _one_video(trained, video, Path(cache))
         if trained.frozen is not None:
-            data = _OnFeatures(data, load_model(trained.frozen.config, trained.frozen.state, device), device)
+            data = _OnFeatures(data, _model(trained.frozen, trained.protocol, device), device)
         scores = evaluate(model, data, trained.protocol, "test", device=device)
     return np.asarray(scores.probs[0], np.float64)
+
+
+def _model(trained: Trained, protocol: Protocol, device: str) -> nn.Module:
+    """The trained network, for the crops of a protocol."""
+    return for_protocol(load_model(trained.config, trained.state, device), trained.config, protocol)
 
 
 class _OnFeatures:
@@ -123,7 +128,7 @@ def _one_video(trained: Trained, video: Path, cache: Path) -> RunData:
     listings = {layout.splits[0]: listing, config.data.split: listing}
     manifest = Manifest(config.data.dataset, video.absolute().parent, layout, _read=listings)
     data = config.data.model_copy(update={"holdout": 0.0, "on_damage": "error"})
-    return open_run_data(manifest, data, augment=Augment(), cache_dir=cache, inputs=inputs(reads.config))
+    return open_run_data(manifest, data, augment=config.recipe, cache_dir=cache, inputs=inputs(reads.config))
 
 
 def _whole(model: nn.Module) -> nn.Module:

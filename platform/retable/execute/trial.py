@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -24,7 +25,7 @@ def trial(config: dict[str, Any], orders: Mapping[str, Order]) -> dict[str, Any]
     device = "cuda" if order.resources.gpus_per_worker > 0 else "cpu"
 
     def here(attempt: int) -> None:
-        train_and_score(order, attempt, device=device, report=tune.report)
+        train_and_score(_on_this_machine(order), attempt, device=device, report=tune.report)
 
     if order.measures is not None:
         outcome = _measured(order, device)
@@ -40,7 +41,8 @@ def _measured(order: Order, device: str) -> Outcome:
         return Outcome("done")
     if order.workers > 1:
         return carry_out(order, lambda attempt: _fit(order, attempt))
-    return carry_out(order, lambda attempt: measure.measure_and_keep(order, attempt, device=device))
+    here = _on_this_machine(order)
+    return carry_out(order, lambda attempt: measure.measure_and_keep(here, attempt, device=device))
 
 
 def _machine(order: Order) -> dict[str, str]:
@@ -50,6 +52,15 @@ def _machine(order: Order) -> dict[str, str]:
     asked = ray.remote(num_cpus=order.resources.cpus_per_worker, num_gpus=order.resources.gpus_per_worker)
     found: dict[str, str] = ray.get(asked(measure.machine_of).remote(order))
     return found
+
+
+def _on_this_machine(order: Order) -> Order:
+    """The order with its data processes counted out on the machine that this process runs on."""
+    here = ray.get_runtime_context().get_node_id()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    found: dict[str, float] = next((node["Resources"] for node in nodes if node["NodeID"] == here), {})
+    processes = order.resources.data_processes(found.get("CPU", 0.0), found.get("GPU", 0.0))
+    return replace(order, resources=order.resources.model_copy(update={"loader_workers": processes}))
 
 
 def _fit(order: Order, attempt: int) -> None:
@@ -76,7 +87,7 @@ def _fit(order: Order, attempt: int) -> None:
 
 def _rank(config: dict[str, Any]) -> None:
     context = ray_train.get_context()
-    order: Order = config["order"]
+    order = _on_this_machine(config["order"])
     device = str(ray_train.torch.get_device()) if order.resources.gpus_per_worker > 0 else "cpu"
     work = measure.measure_and_keep if order.measures is not None else train_and_score
     work(order, config["attempt"], device=device, rank=context.get_world_rank(), world=context.get_world_size())

@@ -10,15 +10,16 @@ import torch
 from retable.data.cache import Progress
 from retable.data.features import FeatureData, Source, Views
 from retable.data.flow import library as flow_library
-from retable.data.loader import Augment, RunData, open_run_data
+from retable.data.loader import RunData, open_run_data
 from retable.data.manifest import dataset_folder, open_dataset
+from retable.data.samples import mirrors
 from retable.execute.attempt import environment
 from retable.execute.order import Order, missing_views
 from retable.execute.sink import Report, StorageSink, complete_epochs, put_scores
 from retable.study.config import Config, Protocol
 from retable.track.storage import Storage
 from retable.train.checkpoint import CorruptCheckpoint, State, unpack
-from retable.train.evaluate import evaluate, load_model
+from retable.train.evaluate import evaluate, for_protocol, load_model
 from retable.train.job import Job
 from retable.train.loop import train
 from retable.train.model import inputs
@@ -46,6 +47,7 @@ def train_and_score(
     model = train(job, data, sink, state=state, start=start, device=device, rank=rank, world=world)
     for view in missing_views(storage, order):
         judged = model if view.protocol.checkpoint == "last" else _best_model(storage, order, device)
+        judged = for_protocol(judged, config, view.protocol)
         size = config.recipe.batch_size
         scores = evaluate(
             judged, data, view.protocol, view.subset, device=device, batch_size=size, rank=rank, world=world
@@ -58,13 +60,12 @@ def open_data(order: Order, progress: Progress | None = None) -> RunData:
     """What the model of an order reads of its dataset, frames and flow cached."""
     config = order.config
     name = config.data.dataset
-    recipe = config.recipe
     return open_run_data(
         open_dataset(name, dataset_folder(name, order.places.data)),
         config.data,
-        augment=Augment(crop=recipe.crop, flip=recipe.flip, contrast=recipe.contrast),
+        augment=config.recipe,
         cache_dir=Path(order.places.cache),
-        loader_workers=order.resources.loader_workers,
+        loader_workers=order.resources.data_processes(),
         progress=progress,
         inputs=inputs(config),
     )
@@ -91,7 +92,7 @@ def feature_views(order: Order) -> tuple[Source, list[Views]]:
     manifest = open_dataset(config.data.dataset, dataset_folder(config.data.dataset, order.places.data))
     each_epoch: Literal["val", "test"] = "val" if config.data.holdout > 0 else "test"
     scored = [(each_epoch, Protocol()), *((view.subset, view.protocol) for view in order.views)]
-    train = Views("train", mirror=config.recipe.flip and manifest.flip != "never")
+    train = Views("train", mirror=mirrors(config.recipe, manifest.flip))
     source = Source(order.parents[0], str(order.spec["dataset"]["fingerprint"]), config.data)
     return source, [train, *dict.fromkeys(Views.of(subset, protocol) for subset, protocol in scored)]
 
@@ -104,9 +105,9 @@ def features_of(order: Order, device: str) -> FeatureData:
     videos = open_run_data(
         manifest,
         config.data,
-        augment=Augment(crop="center", flip=False),
+        augment=config.recipe,
         cache_dir=cache,
-        loader_workers=order.resources.loader_workers,
+        loader_workers=order.resources.data_processes(),
         inputs=inputs(parent),
     )
     source, views = feature_views(order)

@@ -51,7 +51,8 @@ def protocol_words(protocol: Protocol) -> str:
     """``1 clip x centre crop per video, last weights``."""
     clips = "1 clip" if protocol.clips == 1 else f"{protocol.clips} clips"
     views = "" if protocol.clips == 1 and protocol.crops == "center" else ", scores averaged"
-    return f"{clips} × {CROPS[protocol.crops]} per video{views}, {CHECKPOINTS[protocol.checkpoint]}"
+    size = "" if protocol.size is None else f" of {protocol.size} × {protocol.size} pixels"
+    return f"{clips} × {CROPS[protocol.crops]}{size} per video{views}, {CHECKPOINTS[protocol.checkpoint]}"
 
 
 def fusion_words(weights: tuple[float, ...]) -> str:

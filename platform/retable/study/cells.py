@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from retable.study import fusion, stages
 from retable.study.problems import YamlPath
@@ -147,7 +147,7 @@ class _Asker:
         if hole is not None:
             return base
         if column.kind == "static":
-            return replace(base, static=self._resolve(name, {}, self._where(name)))
+            return replace(base, static=self._resolve(name, {}))
         if column.kind == "speed":
             return replace(base, speed=self._timed(name))
         return replace(base, tree=self._tree(name))
@@ -158,7 +158,7 @@ class _Asker:
                 origin: YamlPath = ("tables", self.t, "rows", self.r, kind)
                 message = f"{self.table.columns[name].metric} is of one network, but this row is made of several"
                 raise Unresolvable([Fault(kind, origin, message, hint=f"set {name}: null in the row's published")])
-        return self._resolve(name, {}, self._where(name))
+        return self._resolve(name, {})
 
     def named(self, column: str, fault: Fault) -> Fault:
         """A fault of settings that do not go together also names the cell that joins them, if it stands elsewhere."""
@@ -216,12 +216,12 @@ class _Asker:
     def _score(self, name: str, extra: Leaves) -> Score:
         start, origin = self._init_from
         if start is None or (self.study.profiles[self.profile].one_stage and not start.required):
-            return Score(self._resolve(name, extra, self._where(name)))
+            return Score(self._resolve(name, extra))
         earlier = leaves(start.set, (*origin, "set"))
-        parent = self._resolve(name, extra | earlier, self._where(name, "first"))
+        parent = self._resolve(name, extra | earlier, "first")
         if start.use == "features":
             extra = extra | stages.on_features(parent, (*origin, "use"))
-        child = self._resolve(name, extra, self._where(name))
+        child = self._resolve(name, extra)
         stages.refuse_misfits(parent, child, start.use, (*origin, "set"))
         return Score(child, parent, start.use)
 
@@ -231,7 +231,7 @@ class _Asker:
             return self.row.init_from, ("tables", self.t, "rows", self.r, "init_from")
         return self.table.init_from, ("tables", self.t, "init_from")
 
-    def _resolve(self, name: str, extra: Leaves, where: list[Leaves]) -> Resolved:
+    def _resolve(self, name: str, extra: Leaves, stage: Literal["first", "last"] = "last") -> Resolved:
         at: YamlPath = ("tables", self.t)
         row_at: YamlPath = (*at, "rows", self.r)
         column, cell = self.table.columns[name], self.row.cells.get(name)
@@ -240,17 +240,27 @@ class _Asker:
             layers.append(leaves(part.set, (*origin, "set")))
             layers.append(leaves(part.protocol, (*origin, "protocol"), "protocol"))
         layers.append(leaves(cell.set, (*row_at, "cells", name, "set")) if cell else {})
-        layers += [extra, profile_leaves(self.study, self.profile), *where, self.settings]
-        return resolve(overlay(*layers), self.study.profiles[self.profile])
+        layers += [extra, profile_leaves(self.study, self.profile)]
+        where = self._where(name, stage, overlay(*layers, self.settings))
+        return resolve(overlay(*layers, *where, self.settings), self.study.profiles[self.profile])
 
-    def _where(self, name: str, stage: Literal["first", "last"] = "last") -> list[Leaves]:
+    def _where(self, name: str, stage: Literal["first", "last"], settings: Leaves) -> list[Leaves]:
         """What the profile sets for this cell alone, in the stage that yields its value or in the one before."""
         here = (self.table.id, self.row.id, name)
+        at: YamlPath = ("profiles", self.profile, "where")
         return [
-            leaves(where.set, ("profiles", self.profile, "where", i, "set"))
+            leaves(where.set, (*at, i, "set"))
             for i, where in enumerate(self.study.profiles[self.profile].where)
-            if where.stage in (stage, "both") and all(map(matches, here, (where.tables, where.rows, where.columns)))
+            if where.stage in (stage, "both")
+            and all(map(matches, here, (where.tables, where.rows, where.columns)))
+            and all(_is_one_of(settings, path, values, (*at, i, "when")) for path, values in where.when.items())
         ]
+
+
+def _is_one_of(settings: Leaves, path: str, values: tuple[Any, ...], origin: YamlPath) -> bool:
+    if path not in settings:
+        raise Unresolvable([Fault(path, origin, "nothing sets it, so it cannot be asked for", None, "set it in base")])
+    return settings[path].value in values
 
 
 def _equal(n: int) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from retable.data.config import Data, Frozen, Protocol
+from retable.data.config import Augment, Data, Frozen, Protocol
 
 
 class Schedule(Frozen):
@@ -26,8 +26,11 @@ class Schedule(Frozen):
         return self
 
 
-class Recipe(Frozen):
-    """Everything about training that can change the result. ``batch_size`` is the global batch of one update."""
+class Recipe(Augment):
+    """Everything about training that can change the result, augmentation included.
+
+    ``batch_size`` is the global batch of one update.
+    """
 
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float = Field(1e-4, gt=0.0)
@@ -45,9 +48,6 @@ class Recipe(Frozen):
     deterministic: bool = True
     workers: int = Field(1, ge=1, description="train world size; more than one trains through Ray Train (DDP)")
     sync_bn: bool = False
-    crop: Literal["random", "center"] = "random"
-    flip: bool = Field(True, description="horizontal flip, p = 0.5, as far as the dataset layout allows it")
-    contrast: float = Field(0.0, ge=0.0, lt=1.0, description="contrast factor drawn from [1 - c, 1 + c] per clip")
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
@@ -64,8 +64,21 @@ class Resources(Frozen):
 
     cpus_per_worker: float = Field(1, gt=0)
     gpus_per_worker: float = Field(0, ge=0, description="fractions share a GPU between runs of one worker")
-    loader_workers: int = Field(0, ge=0, description="data processes per worker; 0 reads in the training process")
+    loader_workers: int | None = Field(
+        None, ge=0, description="data processes per worker; 0 reads in the training process; default: the free cores"
+    )
     checkpoint_steps: int | None = Field(None, ge=1, description="also save every k updates inside an epoch")
+
+    def data_processes(self, cpus: float = 0, gpus: float = 0) -> int:
+        """Data processes of one worker on a machine of ``cpus`` and ``gpus``: as asked for, else the free cores.
+
+        These are the cores that the worker holds beyond its first; with a GPU, its share of the machine's if that is
+        more, since the GPUs limit how many runs there are.
+        """
+        if self.loader_workers is not None:
+            return self.loader_workers
+        share = cpus * min(1.0, self.gpus_per_worker / gpus) if gpus else 0.0
+        return max(0, int(max(self.cpus_per_worker, share)) - 1)
 
 
 class Config(Frozen):

@@ -69,7 +69,7 @@ def speed_id(
     *,
     metric: str,
     protocol: Protocol,
-    loader_workers: int,
+    loader_workers: int | None,
     fingerprint: str | None,
     semantics: Mapping[str, int],
 ) -> str:

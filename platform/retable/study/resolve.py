@@ -15,6 +15,7 @@ from retable.data import layouts
 from retable.data.config import Flow
 from retable.data.errors import FlowUnavailable
 from retable.data.flow import pinned
+from retable.study import serving
 from retable.study.config import Config, Data, Protocol, Recipe, Resources
 from retable.study.problems import YamlPath, nearest
 from retable.study.schema import Profile, Study
@@ -136,6 +137,8 @@ def resolve(settings: Leaves, profile: Profile) -> Resolved:
     assert isinstance(recipe, Recipe)
     assert isinstance(protocol, Protocol)
     assert isinstance(resources, Resources)
+    if refused := list(serving.refusals(model, data, recipe, protocol)):
+        raise Unresolvable(Fault(p, _origin(p, settings), message, value, hint) for p, value, message, hint in refused)
     return Resolved(Config(model=model, data=data, recipe=recipe), protocol, resources)
 
 

@@ -192,6 +192,9 @@ class Where(Frozen):
     rows: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     stage: Literal["last", "first", "both"] = Field("last", description="of trainings with init_from, which of the two")
+    when: dict[str, tuple[Any, ...]] = Field(
+        default_factory=dict, description="only where these other paths have one of these values (the paper's datasets)"
+    )
     set: Settings = Field(min_length=1)
 
 

@@ -108,6 +108,20 @@ def load_model(config: Config, state: bytes, device: str | torch.device = "cpu")
     return load_weights(model, found.model).to(device).eval()
 
 
+def for_protocol(model: nn.Module, config: Config, protocol: Protocol) -> nn.Module:
+    """A trained model for test crops of ``protocol.size``: itself, or one built for these with the same weights.
+
+    That its weights fit is known when the study is planned (:mod:`retable.study.serving`).
+    """
+    if protocol.size in (None, config.data.clip.size):
+        return model
+    larger = config.model_copy(update={"model": {**config.model, "size": protocol.size}})
+    with rng_kept(torch.device("cpu")):
+        other = build_model(larger)
+    place = next(model.parameters()).device
+    return load_weights(other, model.state_dict()).to(place).eval()
+
+
 def probabilities(model: nn.Module, batch: Batch, data: RunData, device: torch.device) -> Tensor:
     """Softmax ``(B, K)`` of one batch of views, mirrored ones told in the classes of the unmirrored video."""
     logits: Tensor = model(**to_inputs(batch.clips, input_specs(model), device))["logits"]

@@ -19,7 +19,7 @@ from torch import nn
 from retable.data.config import Protocol
 from retable.data.loader import Batch
 from retable.study.config import Config
-from retable.train.evaluate import CROPS, evaluating, probabilities
+from retable.train.evaluate import CROPS, evaluating, for_protocol, probabilities
 from retable.train.job import Job, RunData
 from retable.train.model import build_model, channels_last
 from retable.train.process import gather, isolated
@@ -54,7 +54,7 @@ def measure(
     place, views = torch.device(device), protocol.clips * CROPS[protocol.crops]
     batch = config.recipe.batch_size if metric == "videos_per_second" else CROPS[protocol.crops]
     with isolated(Job(config, 0), place), torch.inference_mode():
-        model = build_model(config)
+        model = for_protocol(build_model(config), config, protocol)
         model = (channels_last(model) if config.recipe.channels_last else model).to(place)
         with evaluating(model):
             if metric == "videos_per_second":

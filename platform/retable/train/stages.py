@@ -20,7 +20,7 @@ from retable.data.features import FeatureData, Source, Views, kept, view_labels
 from retable.study.config import Config
 from retable.train.checkpoint import CorruptCheckpoint, State, check, unpack
 from retable.train.classifiers import fit, judge
-from retable.train.evaluate import load_model
+from retable.train.evaluate import for_protocol, load_model
 from retable.train.job import Job
 from retable.train.model import build_model, input_specs, to_inputs
 from retable.train.process import isolated
@@ -131,7 +131,7 @@ def open_features(
     train = wanted[0]
     with isolated(Job(parent, 0), device), torch.no_grad():
         sets = {
-            views: kept("features", source, views, cache_dir, _writer(model, videos, views, device), np.float32)
+            views: kept("features", source, views, cache_dir, _writer(model, parent, videos, views, device), np.float32)
             for views in wanted
         }
     judged = _judged(videos, source, train, sets[train], cache_dir, child) if _takes_judged(child) else None
@@ -139,15 +139,16 @@ def open_features(
 
 
 def _writer(
-    model: Callable[[], nn.Module], videos: loader.RunData, views: Views, device: str
+    model: Callable[[], nn.Module], parent: Config, videos: loader.RunData, views: Views, device: str
 ) -> Callable[[BinaryIO], tuple[int, ...]]:
     def write(file: BinaryIO) -> tuple[int, ...]:
         shape: tuple[int, ...] = ()
         both = views.subset == "train" and views.mirror
-        protocol = Protocol(clips=views.clips, crops="ten" if both else views.crops)
+        protocol = Protocol(clips=views.clips, crops="ten" if both else views.crops, size=views.size)
+        frozen = for_protocol(model(), parent, protocol)
         for batch in videos.eval_batches(views.subset, protocol, _VIEWS):
             clips = {name: _centres(clip) if both else clip for name, clip in batch.clips.items()}
-            features = embedded(model(), clips, torch.device(device))
+            features = embedded(frozen, clips, torch.device(device))
             file.write(np.ascontiguousarray(features.cpu().numpy()).data)
             shape = tuple(features.shape[1:])
         return (len(videos.videos(views.subset)), len(views.mirrored), *shape)
