@@ -64,7 +64,8 @@ def card(trained: Trained) -> str:
         f"- dataset: {dataset['name']} split {config.data.split}, fingerprint {dataset['fingerprint']}",
         f"- input: stream {config.data.stream}, {clip.frames} frames of {clip.size} x {clip.size} pixels, short side"
         f" {clip.short_side}",
-        f"- tested with {protocol.clips} clips x {protocol.crops} crops of {protocol.size or clip.size} pixels, {protocol.checkpoint} checkpoint",
+        f"- tested with {protocol.clips} clips x {protocol.crops} crops of {protocol.size or clip.size} pixels,"
+        f" {protocol.checkpoint} checkpoint",
         f"- trained for {config.recipe.epochs} epochs with {config.recipe.optimizer}, lr {config.recipe.lr:g}",
         f"- environment: {', '.join(f'{k} {v}' for k, v in sorted(record.environment.items()) if k != 'host')}",
         "",
