@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
@@ -65,20 +66,34 @@ cli_predict.register(app)
 
 @app.command()
 @spread
-def plan(chosen: Chosen, places: Local, as_json: Json = False) -> None:
-    """Show what `retable run` would do: runs, what is done already, what is shared, disk and time.
+def plan(
+    chosen: Chosen,
+    places: Local,
+    prices: Annotated[Path | None, typer.Option(help="Your prices: what the GPU-hours cost.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what `retable run` would do: runs, what is done already, what is shared, disk, time; with --prices, money.
 
     Works without any dataset (ids are then provisional and begin with ~).
 
     Example: `retable plan studies/msfnet.yaml --tables table2 --seeds 3`
     """
     from retable.report import preview
+    from retable.report import prices as tariff
 
+    paid = tariff.load(prices) if prices else None
     workspace = places.open()
     planned = chosen.plan(chosen.load(), workspace)
     sizes = workspace.cache_bytes(planned), workspace.feature_bytes(planned)
     seen = preview.preview(planned, workspace.storage.records(), *sizes)
-    print_json(seen) if as_json else preview.show(seen, out)
+    if paid is not None:
+        seen["money"] = tariff.money(seen, paid)
+    if as_json:
+        print_json(seen)
+        return
+    preview.show(seen, out)
+    if paid is not None:
+        tariff.show(seen["money"], out)
 
 
 @app.command()

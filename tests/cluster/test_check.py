@@ -141,7 +141,7 @@ def test_what_is_no_cluster_file_is_said(tmp_path: Path) -> None:
 @given(data=st.data(), name=st.sampled_from(list(PARSED)))
 def test_whatever_is_missing_or_of_another_kind_is_a_problem_not_a_crash(data: st.DataObject, name: str) -> None:
     file = PARSED[name]
-    path = data.draw(st.sampled_from(sorted(file.source.marks, key=str)[1:]))
+    path = data.draw(st.sampled_from([path for path in file.source.marks if path]))
     others: tuple[Any, ...] = (None, 7, "x", [], {}, [{}], {"x": 1})
     for other in others:
         examine(ClusterFile(swapped(file.tree, path, other), file.source), PINS)

@@ -98,7 +98,8 @@ def _run(plan: Plan, run: RunSpec, records: Mapping[str, RunRecord]) -> dict[str
     record = records.get(run.run_id)
     resources, recipe = run.training.resources, run.training.config.recipe
     done = len(record.epochs) if record else 0
-    seconds = _seconds(run, records)
+    like = _like(run, records)
+    seconds = sum(r.cost["seconds"] for r in like) / len(like) if like else None
     if seconds is not None and record is not None and record.status == "partial":
         seconds *= 1 - done / recipe.epochs
     return {
@@ -109,6 +110,7 @@ def _run(plan: Plan, run: RunSpec, records: Mapping[str, RunRecord]) -> dict[str
         "epochs_done": done,
         "epochs": recipe.epochs,
         "seconds": seconds,
+        "devices": sorted({r.environment.get("device", "an unknown device") for r in like}),
         "gpus": resources.gpus_per_worker * recipe.workers,
         "cells": [_place(cell) for cell in plan.users[run.training.config_id]],
         "serves": [_place(cell) for cell in plan.served[run.training.config_id]],
@@ -136,12 +138,11 @@ def _state(record: RunRecord | None) -> str:
     return {"done": "done", "failed": "failed", "partial": "started"}[record.status]
 
 
-def _seconds(run: RunSpec, records: Mapping[str, RunRecord]) -> float | None:
-    """Mean measured seconds of finished runs of this config, else of the same model, clip, batch and epochs."""
-    exact = [r for r in records.values() if r.status == "done" and r.config_id == run.training.config_id]
-    similar = [r for r in records.values() if r.status == "done" and _shape(r.spec["config"]) == _shape(_config(run))]
-    times = [r.cost["seconds"] for r in exact or similar if r.cost.get("seconds")]
-    return sum(times) / len(times) if times else None
+def _like(run: RunSpec, records: Mapping[str, RunRecord]) -> list[RunRecord]:
+    """Timed finished runs of this config, else of the same model, clip, batch and epochs: their mean is its time."""
+    timed = [r for r in records.values() if r.status == "done" and r.cost.get("seconds")]
+    exact = [r for r in timed if r.config_id == run.training.config_id]
+    return exact or [r for r in timed if _shape(r.spec["config"]) == _shape(_config(run))]
 
 
 def _config(run: RunSpec) -> dict[str, Any]:
