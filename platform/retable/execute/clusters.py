@@ -46,9 +46,8 @@ def _schema_problems(file: ClusterFile) -> tuple[Problem, ...]:
         return ()
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    said = StringIO()
     try:
-        with redirect_stdout(said), redirect_stderr(said):  # what is wrong is in the exception
+        with _quiet():
             prepared = prepare_config(copy.deepcopy(dict(file.tree)))
             validate_config(prepared)
     except Exception as error:  # jsonschema's ValidationError, or whatever else Ray raises; its abort is Click's
@@ -132,20 +131,29 @@ def head(file: ClusterFile) -> str:
     from ray.autoscaler.tags import NODE_KIND_HEAD, TAG_RAY_NODE_KIND
 
     try:
-        cloud: Any = _get_node_provider(provider, file.name)
-        heads = cloud.non_terminated_nodes({TAG_RAY_NODE_KIND: NODE_KIND_HEAD})
-        if not heads:
-            raise ClusterError(f"{file.name} has no head: retable cluster up {file.source.file}")
-        if file.section("auth").get("ssh_proxy_use_node_id"):
-            return str(heads[0])
-        internal = provider.get("use_internal_ips") and not provider.get("use_external_head_ip")
-        return str(cloud.internal_ip(heads[0]) if internal else cloud.external_ip(heads[0]))
+        with _quiet():
+            cloud: Any = _get_node_provider(provider, file.name)
+            heads = cloud.non_terminated_nodes({TAG_RAY_NODE_KIND: NODE_KIND_HEAD})
+            if not heads:
+                raise ClusterError(f"{file.name} has no head: retable cluster up {file.source.file}")
+            if file.section("auth").get("ssh_proxy_use_node_id"):
+                return str(heads[0])
+            internal = provider.get("use_internal_ips") and not provider.get("use_external_head_ip")
+            return str(cloud.internal_ip(heads[0]) if internal else cloud.external_ip(heads[0]))
     except ImportError as error:
         raise ClusterError(f"{error}: pip install 'retable[{file.provider}]'") from None
     except ClusterError:
         raise
     except Exception as error:  # whatever the cloud's library raises: no credentials, no network, no permission
         raise ClusterError(f"{file.provider} does not say where the head of {file.name} is: {error}") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Ray prints by the way; what is wrong is in its exceptions."""
+    said = StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        yield
 
 
 def _ray(*words: str, file: ClusterFile) -> None:
