@@ -10,12 +10,12 @@ Shapes: B clips, T = N k frames (segment by segment), C channels, K classes, h x
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
 import torchvision
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 
 from retable.nn import IMAGENET, InputSpec, Normalisation, Outputs
@@ -60,7 +60,18 @@ class Config(BaseModel):
     spp_sizes: tuple[int, ...] = Field((1, 3, 5, 7), min_length=1, description="kernels, or bins per side")
     sf_scale: float = Field(1.0, gt=0, description="of the attended term; h * w would balance it with the plain one")
     regularisation: float = Field(1.0, ge=0, description="weight of the temporal-attention loss")
+    judge_folds: int = Field(
+        1, ge=1, description="folds of videos; the classifiers that judge a frame never saw its fold. 1: they saw all"
+    )
     head_only: bool = Field(False, description="phase 2: what follows the frames' features, on cached features")
+
+    @model_serializer(mode="wrap")
+    def _without_one_fold(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Configs without folds look as they did before there were any, so that their runs keep their ids."""
+        body: dict[str, Any] = dump(self)
+        if body["judge_folds"] == 1:
+            del body["judge_folds"]
+        return body
 
     @model_validator(mode="after")
     def _mechanisms_have_what_they_need(self) -> Self:

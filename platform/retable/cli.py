@@ -78,7 +78,7 @@ def plan(
 
     Example: `retable plan studies/msfnet.yaml --tables table2 --seeds 3`
     """
-    from retable.report import preview
+    from retable.report import dag, preview
     from retable.report import prices as tariff
 
     paid = tariff.load(prices) if prices else None
@@ -91,7 +91,7 @@ def plan(
     if as_json:
         print_json(seen)
         return
-    preview.show(seen, out)
+    dag.show(seen, out)
     if paid is not None:
         tariff.show(seen["money"], out)
 

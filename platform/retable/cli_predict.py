@@ -1,4 +1,5 @@
-"""``retable predict`` and ``retable export``: a finished run's classes for a video, and its weights to hand on."""
+"""``retable predict``, ``export`` and ``classes``: what a finished run sees in a video, its weights to hand on, and how
+it recognises each class."""
 
 from __future__ import annotations
 
@@ -15,6 +16,8 @@ from retable.console import err, out, print_json
 
 if TYPE_CHECKING:
     from retable.execute.trained import Fused
+    from retable.study.plan import Plan
+    from retable.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(spread(predict))
     app.command()(spread(export))
+    app.command()(spread(classes))
 
 
 def predict(
@@ -89,6 +93,28 @@ def export(
     out.print(f"{names} of run {runs} are in {folder}")
 
 
+def classes(which: Which, places: Local, as_json: Json = False) -> None:
+    """Show a cell class by class: accuracy, average precision, and what each class was mostly taken for.
+
+    From recorded scores, of fused cells too. `--json` has the whole confusion matrix.
+
+    Example: `retable classes --study quickstart --row attention.se`
+    """
+    from retable.report import classes as work
+
+    workspace = places.open()
+    try:
+        if which.run is not None:
+            with _said():
+                found = work.of_run(_asked(which, places).parts[0].record)
+        else:
+            plan, (table, row, column) = _planned(which, workspace)
+            found = work.of_cell(plan, workspace.records(plan, offline=True), table, row, column, which.seed)
+    except work.NoScores as error:
+        raise typer.BadParameter(str(error)) from error
+    print_json(found) if as_json else work.show(found, out)
+
+
 @contextmanager
 def _said() -> Iterator[None]:
     """What is not available is a fault of what was asked for."""
@@ -102,19 +128,26 @@ def _said() -> Iterator[None]:
 
 def _asked(which: Which, places: Local) -> Fused:
     from retable.execute import trained
-    from retable.workspace import open_study
 
     workspace = places.open()
-    if (which.run is None) == (which.study is None) or (which.study is None) != (which.row is None):
-        raise typer.BadParameter("give --run, or --study with --row")
     with _said():
-        if which.run is not None:
+        if which.run is not None and which.study is None:
             return trained.Fused((trained.find_run(workspace.storage, which.run),))
-        table, dot, rest = str(which.row).partition(".")
-        name, _, column = rest.partition(".")
-        if not dot:
-            raise typer.BadParameter(f"--row is TABLE.ROW, but got {which.row}")
-        plan = workspace.plan(
-            open_study(str(which.study)), profile=which.profile, seeds=(which.seed,), tables=[table], rows=[name]
-        )
-        return trained.find_cell(workspace.storage, plan, table, name, column or None, which.seed)
+        plan, (table, row, column) = _planned(which, workspace)
+        return trained.find_cell(workspace.storage, plan, table, row, column, which.seed)
+
+
+def _planned(which: Which, workspace: Workspace) -> tuple[Plan, tuple[str, str, str | None]]:
+    """The plan of the row that is asked for, and the cell."""
+    from retable.workspace import open_study
+
+    if which.run is not None or which.study is None or which.row is None:
+        raise typer.BadParameter("give --run, or --study with --row")
+    table, dot, rest = which.row.partition(".")
+    row, _, column = rest.partition(".")
+    if not dot:
+        raise typer.BadParameter(f"--row is TABLE.ROW, but got {which.row}")
+    plan = workspace.plan(
+        open_study(which.study), profile=which.profile, seeds=(which.seed,), tables=[table], rows=[row]
+    )
+    return plan, (table, row, column or None)

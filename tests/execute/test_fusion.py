@@ -7,6 +7,7 @@ import shutil
 from functools import partial
 from typing import get_args
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -14,6 +15,7 @@ from retable.execute.attempt import carry_out
 from retable.execute.driver import still_missing
 from retable.execute.publisher import Publisher
 from retable.execute.work import train_and_score
+from retable.report import classes
 from retable.report.render import Format, render
 from retable.report.results import document
 from retable.study.load import parse
@@ -63,6 +65,14 @@ def test_fused_cells_are_those_by_hand_and_come_out_of_mlflow_alone(
     right = (three.probs + 2 * four.probs).argmax(axis=1) == three.labels
     assert cells["both"]["mean"] == 100 * int(right.sum()) / right.size
     assert cells["precision"]["status"] == "done"
+    by_class = classes.of_cell(plan, workspace.records(plan, offline=True), "t", "row", "both", 0)
+    assert by_class["run_ids"] == [o.run_id for o in orders]
+    assert by_class["metrics"]["top1"] == cells["both"]["mean"]
+    counts = np.array(by_class["confusion"])
+    assert 100 * np.trace(counts) / counts.sum() == pytest.approx(cells["both"]["mean"])
+    assert [c["right"] for c in by_class["classes"]] == np.diagonal(counts).tolist()
+    with pytest.raises(classes.NoScores, match=r"t\.row\.both, seed 7: not run yet"):
+        classes.of_cell(plan, workspace.records(plan, offline=True), "t", "row", "both", 7)
 
     before = printed()
     Publisher(loaded, plan, workspace, Console(file=io.StringIO())).publish()

@@ -14,7 +14,8 @@ from retable.execute.attempt import carry_out
 from retable.execute.driver import still_missing
 from retable.execute.order import Order
 from retable.execute.publisher import Publisher
-from retable.report.preview import preview, show
+from retable.report.dag import show
+from retable.report.preview import preview
 from retable.report.render import render
 from retable.report.results import document
 from retable.train import machine

@@ -163,5 +163,13 @@ def test_the_commands_say_the_same(
     assert sorted(p.name for p in (tmp_path / "maps").glob("*.png")) == ["clip0.png", "clip1.png"]
     assert said("export", *asked, "--out", str(tmp_path / "out"))[0] == 0
     assert (tmp_path / "out" / "card.md").is_file()
+    code, text = said("classes", *asked, "--json")
+    assert code == 0
+    assert {c["name"] for c in json.loads(text)["classes"]} == set(cell.classes)
+    assert json.loads(said("classes", "--run", cell.parts[0].record.run_id, "--json")[1])["run_ids"] == [
+        cell.parts[0].record.run_id
+    ]
+    assert "mostly taken for" in said("classes", *asked)[1]
+    assert said("classes", "--run", "zz")[0] == 2
     assert said("predict", str(video))[0] == 2
     assert said("predict", str(video), "--run", "zz")[0] == 2

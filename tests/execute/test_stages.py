@@ -19,7 +19,8 @@ from retable.execute.driver import still_missing
 from retable.execute.order import Order
 from retable.execute.refusals import refuse, refuse_caches, refuse_misfits
 from retable.execute.work import features_of, train_and_score
-from retable.report.preview import preview, show
+from retable.report.dag import show
+from retable.report.preview import preview
 from retable.report.results import document
 from retable.study.check import check
 from retable.track.runs import run_entries
@@ -165,9 +166,12 @@ def test_a_plan_says_how_large_the_features_get(workspace: Workspace) -> None:
     said = preview(plan, {}, {}, workspace.feature_bytes(plan))
     out = io.StringIO()
     show(said, Console(file=out, width=200))
-    assert "first stage of t.with-loss.top1, t.without.top1\n" in out.getvalue()
-    assert f"t.without.top1  after {parent.run_id}" in out.getvalue()
-    assert f"features of {parent.run_id}: " in out.getvalue()
+    first, given, *children = out.getvalue().splitlines()[1:5]
+    assert first.startswith(f"  {parent.run_id}  seed 0  to run  first stage of t.with-loss.top1, t.without.top1")
+    assert "its features (" in given
+    assert given.endswith("go to 2 runs that start from it")
+    assert [line.split("  ")[-1] for line in children] == ["t.with-loss.top1", "t.without.top1"]
+    assert all(line.startswith("    └ ") for line in children)
 
 
 def test_an_earlier_stage_is_recorded_in_mlflow_under_its_childs_row(workspace: Workspace) -> None:

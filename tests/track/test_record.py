@@ -115,6 +115,7 @@ def test_artifacts_hold_config_scores_and_a_confusion_matrix(publish: Publish, u
     assert (folder / "log.txt").read_text() == run_id
     assert (folder / f"scores/{toy.view}.parquet").read_bytes() == toy.scores()
     assert (folder / f"confusion/{toy.view}.csv").read_text() == "true \\ predicted,up,down\nup,1,0\ndown,1,1\n"
+    assert (folder / f"per_class/{toy.view}.csv").read_text().splitlines()[1].startswith("up,1,1,100.0,")
     assert ">down</text>" in (folder / f"confusion/{toy.view}.svg").read_text()
     assert "groups: 3" in (folder / "config.yaml").read_text()
 

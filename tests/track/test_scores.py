@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from retable.track.scores import Mismatch, Scores, average_precisions, confusion, fuse, metrics, ranks
+from retable.track.scores import Mismatch, Scores, average_precisions, confusion, fuse, metrics, per_class, ranks
 
 
 def scores_of(probs: list[list[float]], labels: list[int]) -> Scores:
@@ -42,6 +42,13 @@ def test_metrics_of_an_example_worked_by_hand() -> None:
         "videos": 4.0,
     }
     assert confusion(example).tolist() == [[2, 1, 0], [0, 0, 0], [0, 0, 1]]
+    first, second, third = per_class(example)
+    assert (first.videos, first.right, first.taken_for) == (3, 2, example.classes[1])
+    assert first.accuracy == pytest.approx(200 / 3)
+    assert (second.videos, second.accuracy, second.average_precision, second.taken_for) == (0, None, None, None)
+    assert (third.videos, third.right, third.accuracy, third.taken_for) == (1, 1, 100.0, None)
+    known = [c.accuracy for c in per_class(example) if c.accuracy is not None]
+    assert metrics(example)["mean_class"] == pytest.approx(sum(known) / len(known))
 
 
 def test_top5_counts_the_five_most_probable_of_more_than_five_classes() -> None:

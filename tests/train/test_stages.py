@@ -13,7 +13,7 @@ from retable.data.errors import DatasetError
 from retable.data.features import FeatureData, Views
 from retable.data.loader import RunData
 from retable.nn import InputSpec, Normalisation
-from retable.train.classifiers import fit, judge
+from retable.train.classifiers import fit, judge, judge_all
 from retable.train.model import to_inputs
 
 
@@ -51,6 +51,18 @@ def data(judged: Any = None) -> FeatureData:
         numbers = start + 10 * np.arange(count)[:, None] + np.arange(each)
         sets[views] = np.broadcast_to(numbers[..., None, None], (count, each, 3, 5)).astype(np.float32)
     return FeatureData(cast("RunData", Videos()), sets, judged)
+
+
+def test_classifiers_of_other_folds_do_not_know_a_videos_frames_by_heart() -> None:
+    rng = np.random.default_rng(1)
+    noise = rng.normal(size=(40, 2, 2, 400)).astype(np.float32)  # nothing to learn: only to remember
+    labels = np.stack([rng.integers(0, 2, 40)] * 2, axis=1)
+    remembered, unseen = (judge_all(noise, labels, 2, folds)[:, 0].mean() for folds in (1, 5))
+    assert remembered > 0.95
+    assert 0.3 < unseen < 0.7
+    features, labels = blobs(per_class=32, frames=10)
+    assert judge_all(features[:, None], labels[:, None], 3, folds=5).mean() > 0.9  # what is there to be learnt is
+    assert np.array_equal(*(judge_all(features[:, None], labels[:, None], 3, folds=5) for _ in range(2)))
 
 
 def test_classifiers_accept_frames_of_their_class_and_no_others() -> None:

@@ -104,17 +104,15 @@ def kept(
     return _mapped(folder, told, dtype)
 
 
-def examine(source: Source, views: Views, cache_dir: Path) -> None:
-    """Look at what is kept for these views, if anything is; compute nothing.
+def examine(kind: str, source: Source, views: Views, cache_dir: Path, dtype: type[np.generic]) -> None:
+    """Look at what is kept of this kind for these views, if anything is; compute nothing.
 
     Raises:
         DataError: what lies there is of another run, or damaged.
     """
-    kinds: tuple[tuple[str, type[np.generic]], ...] = (("features", np.float32), ("judged", np.bool_))
-    for kind, dtype in kinds:
-        told, folder = _place(kind, source, views, cache_dir)
-        if (folder / "index.json").is_file():
-            _mapped(folder, told, dtype)
+    told, folder = _place(kind, source, views, cache_dir)
+    if (folder / "index.json").is_file():
+        _mapped(folder, told, dtype)
 
 
 def _place(kind: str, source: Source, views: Views, cache_dir: Path) -> tuple[dict[str, Any], Path]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from retable.data.errors import DatasetError
 from retable.data.features import examine
 from retable.data.manifest import Manifest
@@ -70,8 +72,11 @@ def refuse_caches(orders: Iterable[Order]) -> None:
     for order in orders:
         if order.use == "features":
             source, views = feature_views(order)
-            for kept in views:
-                examine(source, kept, Path(order.places.cache))
+            cache, judged = Path(order.places.cache), stages.judged_kind(order.config)
+            for each in views:
+                examine("features", source, each, cache, np.float32)
+            if judged is not None:
+                examine(judged, source, views[0], cache, np.bool_)
 
 
 def _named(cell: Cell) -> str:

@@ -1,11 +1,9 @@
-"""What ``retable run`` would do: a pure document of plan and records, and its printing."""
+"""What ``retable run`` would do: a pure document of plan and records. :mod:`retable.report.dag` prints it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-
-from rich.console import Console
 
 from retable.study.identity import PROVISIONAL
 from retable.study.plan import Measurement, Plan, RunSpec
@@ -33,7 +31,7 @@ def preview(
         "profile": plan.profile,
         "seeds": list(plan.seeds),
         "provisional": any(asking.config_id.startswith(PROVISIONAL) for asking in plan.asked),
-        "cells": sum(cell.evaluation is not None for cell in plan.cells),
+        "cells": sum(cell.evaluation is not None or cell.measurement is not None for cell in plan.cells),
         "evaluations": len(plan.evaluations),
         "trainings": len(plan.trainings),
         "runs": runs,
@@ -59,39 +57,6 @@ def preview(
             "checkpoint_bytes": sum(_checkpoint_bytes(run) for run in plan.runs),
         },
     }
-
-
-def show(seen: Mapping[str, Any], out: Console) -> None:
-    """Print a preview for people."""
-    totals = seen["totals"]
-    out.print(
-        f"{seen['study']}, profile {seen['profile']}, seeds {', '.join(map(str, seen['seeds']))}: "
-        f"{seen['cells']} cells, {seen['evaluations']} evaluations, {seen['trainings']} trainings, "
-        f"{totals['runs']} runs"
-    )
-    for run in seen["runs"]:
-        seconds = "" if run["seconds"] is None else f"  about {_duration(run['seconds'])}"
-        cells = ", ".join(run["cells"]) or f"first stage of {', '.join(run['serves'])}"
-        after = "".join(f"  after {parent}" for parent in run["parents"])
-        out.print(f"  {run['run_id']}  seed {run['seed']}  {run['state']:8}{seconds}  {cells}{after}")
-    for timed in seen["measurements"]:
-        out.print(f"  {timed['run_id']}  measures {timed['metric']}  {timed['state']}  {', '.join(timed['cells'])}")
-    for shared in seen["shared"]:
-        out.print(f"  trained once for {len(shared['cells'])} cells: {', '.join(shared['cells'])}")
-    for item in seen["unsupported"]:
-        out.print(f"  not run, {item['reason']}: {', '.join(item['cells'])}")
-    if seen["provisional"]:
-        out.print("  ids that begin with ~ are provisional: they become final when the dataset is at hand")
-    for key, size in totals["cache_bytes"].items():
-        out.print(f"decoded frames of {key}: {'unknown, the dataset is not here' if size is None else _bytes(size)}")
-    for run_id, size in totals["feature_bytes"].items():
-        out.print(f"features of {run_id}: {'unknown, the dataset is not here' if size is None else _bytes(size)}")
-    out.print(f"checkpoints: about {_bytes(totals['checkpoint_bytes'])} while running and after")
-    open_ones = sum(timed["state"] == "to measure" for timed in seen["measurements"])
-    if seen["measurements"]:
-        done = len(seen["measurements"]) - open_ones
-        out.print(f"{done} speeds measured on this machine, {open_ones} to measure; nothing is trained for them")
-    out.print(f"{totals['done']} runs done, {totals['to_run']} to run; {_time(totals)}")
 
 
 def _run(plan: Plan, run: RunSpec, records: Mapping[str, RunRecord]) -> dict[str, Any]:
@@ -164,29 +129,3 @@ def _checkpoint_bytes(run: RunSpec) -> int:
 
 def _place(cell: Any) -> str:
     return f"{cell.table}.{cell.row}.{cell.column}"
-
-
-def _time(totals: Mapping[str, Any]) -> str:
-    if not totals["to_run"]:
-        return "nothing to wait for"
-    if totals["seconds"] is not None:
-        gpu = f", {totals['gpu_hours']:.1f} GPU-hours" if totals["gpu_hours"] else ""
-        return f"about {_duration(totals['seconds'])} of run time{gpu}, from recorded runs"
-    if totals["runs_with_known_time"]:
-        known = totals["runs_with_known_time"]
-        return f"{_duration(totals['seconds_of_known'])} for {known} of them; time of the others unknown"
-    return "time unknown: nothing like them has been recorded yet"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

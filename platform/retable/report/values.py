@@ -80,7 +80,7 @@ class Reader:
     def _fused(self, evaluation: str, metric: str, seed: int) -> Value | Hole:
         """Fused once for all its metrics."""
         if (evaluation, seed) not in self._fusions:
-            scores = self._scores(evaluation, seed)
+            scores = self.scores(evaluation, seed)
             self._fusions[evaluation, seed] = scores if isinstance(scores, Hole) else metrics(scores)
         found = self._fusions[evaluation, seed]
         if isinstance(found, Hole):
@@ -89,12 +89,12 @@ class Reader:
             return Hole("missing", f"the fused scores have no {metric}")
         return Value(seed, found[metric], None)
 
-    def _scores(self, evaluation: str, seed: int) -> Scores | Hole:
+    def scores(self, evaluation: str, seed: int) -> Scores | Hole:
         """Per-video scores: a run's own as recorded, or the weighted mean of several."""
         node = self.plan.evaluations[evaluation]
         if node.kind == "scores":
             return self._own_scores(self.plan.trainings[str(node.config_id)], str(node.view), seed)
-        parts = [self._scores(part, seed) for part in node.parts]
+        parts = [self.scores(part, seed) for part in node.parts]
         holes = [part for part in parts if isinstance(part, Hole)]
         if holes:
             return _worst(holes)

@@ -1,4 +1,5 @@
-"""A confusion matrix of recorded scores as CSV and as a small picture, without a plotting library."""
+"""Recorded scores class by class: a table of each, and the confusion matrix as CSV and as a small picture, without a
+plotting library."""
 
 from __future__ import annotations
 
@@ -10,27 +11,36 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from retable.track.scores import Scores, confusion
+from retable.track.scores import Scores, confusion, per_class
 
 CELL = 22  # pixels
 MARGIN = 150  # pixels for the class names
 
 
 def files(given: Mapping[str, bytes]) -> dict[str, bytes]:
-    """A table and a picture for every ``scores/<view>.parquet`` among ``given``."""
+    """For every ``scores/<view>.parquet`` among ``given`` the classes as ``per_class/<view>.csv``, and the confusion
+    matrix as ``confusion/<view>.csv`` and ``.svg``."""
     found: dict[str, bytes] = {}
     for name, data in given.items():
         if name.startswith("scores/") and name.endswith(".parquet"):
-            stem = "confusion/" + name.removeprefix("scores/").removesuffix(".parquet")
-            matrix = from_parquet(data)
-            found |= {f"{stem}.csv": to_csv(*matrix), f"{stem}.svg": to_svg(*matrix)}
+            view = name.removeprefix("scores/").removesuffix(".parquet")
+            scores = Scores.from_parquet(io.BytesIO(data))
+            matrix = confusion(scores), scores.classes
+            found |= {f"confusion/{view}.csv": to_csv(*matrix), f"confusion/{view}.svg": to_svg(*matrix)}
+            found[f"per_class/{view}.csv"] = classes_csv(scores)
     return found
 
 
-def from_parquet(data: bytes) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Counts ``(K, K)``, row = true class, column = predicted class, and the class names of a scores file."""
-    scores = Scores.from_parquet(io.BytesIO(data))
-    return confusion(scores), scores.classes
+def classes_csv(scores: Scores) -> bytes:
+    """One line per class: its videos, how many were right, accuracy and average precision in percent."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["class", "videos", "right", "accuracy", "average_precision", "taken_for"])
+    writer.writerows(
+        [c.name, c.videos, c.right, *("" if v is None else v for v in (c.accuracy, c.average_precision, c.taken_for))]
+        for c in per_class(scores)
+    )
+    return out.getvalue().encode()
 
 
 def to_csv(counts: NDArray[np.int64], classes: tuple[str, ...]) -> bytes:

@@ -177,6 +177,34 @@ def average_precisions(scores: Scores) -> NDArray[np.float64]:
     return found
 
 
+@dataclass(frozen=True)
+class OfClass:
+    """How one class was recognised: its videos, how many of them were right, both rates in percent (None without
+    videos), and which other class its videos were taken for most often."""
+
+    name: str
+    videos: int
+    right: int
+    accuracy: float | None
+    average_precision: float | None
+    taken_for: str | None
+
+
+def per_class(scores: Scores) -> list[OfClass]:
+    """Every class by itself; ``metrics`` has their means. Right is a video whose best class is among its labels."""
+    positives, before, precisions = scores.positives, ranks(scores), average_precisions(scores)
+    wrong = confusion(scores)
+    np.fill_diagonal(wrong, 0)
+    found = []
+    for k, name in enumerate(scores.classes):
+        videos, right = int(positives[:, k].sum()), int((positives[:, k] & (before == 0)).sum())
+        known = videos > 0
+        other = scores.classes[int(wrong[k].argmax())] if right < videos else None
+        accuracy, precision = 100.0 * right / max(videos, 1), 100.0 * float(precisions[k])
+        found.append(OfClass(name, videos, right, accuracy if known else None, precision if known else None, other))
+    return found
+
+
 def confusion(scores: Scores) -> NDArray[np.int64]:
     """Counts ``(K, K)``: row = true class, column = predicted class; a video of several labels counts in each row."""
     count = scores.probs.shape[1]

@@ -54,6 +54,28 @@ def fit(features: NDArray[np.float32], labels: NDArray[np.int64], classes: int) 
     return Classifiers(scaled, bias.detach() - scaled @ mean)
 
 
+def judge_all(
+    features: NDArray[np.float32], labels: NDArray[np.int64], classes: int, folds: int = 1
+) -> NDArray[np.bool_]:
+    """``(N, R, T)``: whether the classifier of each view's class accepts each of its frames.
+
+    The classifiers are fitted on the first view of every video. With several folds (videos shuffled, the same for the
+    same number of them) those that judge a video were fitted on the other folds: they cannot know its frames by heart.
+
+    Args:
+        features: ``(N, R, T, C)`` float32. labels: ``(N, R)``. classes: K. folds: at most N.
+    """
+    n = len(features)
+    if folds == 1:
+        return judge(fit(features[:, 0], labels[:, 0], classes), features, labels)
+    fold_of = np.random.default_rng(0).permutation(n) % folds
+    accepted = np.empty(features.shape[:3], np.bool_)
+    for fold in range(min(folds, n)):
+        others, own = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+        accepted[own] = judge(fit(features[others, 0], labels[others, 0], classes), features[own], labels[own])
+    return accepted
+
+
 def judge(classifiers: Classifiers, features: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
     """``(N, R, T)``: whether the classifier of each view's class, ``labels`` ``(N, R)``, accepts each of its frames."""
     accepted = np.empty(features.shape[:3], np.bool_)

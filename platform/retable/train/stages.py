@@ -19,7 +19,7 @@ from retable.data.errors import DataError
 from retable.data.features import FeatureData, Source, Views, kept, view_labels
 from retable.study.config import Config
 from retable.train.checkpoint import CorruptCheckpoint, State, check, unpack
-from retable.train.classifiers import fit, judge
+from retable.train.classifiers import judge_all
 from retable.train.evaluate import for_protocol, load_model
 from retable.train.job import Job
 from retable.train.model import build_model, input_specs, to_inputs
@@ -134,7 +134,8 @@ def open_features(
             views: kept("features", source, views, cache_dir, _writer(model, parent, videos, views, device), np.float32)
             for views in wanted
         }
-    judged = _judged(videos, source, train, sets[train], cache_dir, child) if _takes_judged(child) else None
+    kind = judged_kind(child)
+    judged = None if kind is None else _judged(videos, kind, source, train, sets[train], cache_dir, child)
     return FeatureData(videos, sets, judged)
 
 
@@ -180,23 +181,32 @@ def embedding(model: nn.Module, clips: dict[str, Tensor], device: torch.device) 
     return {key: value.reshape(b, t, *value.shape[2:]) for key, value in whole.items()}
 
 
-def _takes_judged(config: Config) -> bool:
-    """Whether the model's losses ask which frames show their class."""
-    knobs = dict(config.model)
-    losses = getattr(registry.load(knobs.pop("name")).module.Model, "label_losses", None)
-    return losses is not None and "judged" in inspect.signature(losses).parameters
+def judged_kind(config: Config) -> str | None:
+    """What the judgements of frames are kept as, by the number of folds; None where no loss of the model asks which
+    frames show their class."""
+    losses = getattr(registry.load(config.model["name"]).module.Model, "label_losses", None)
+    if losses is None or "judged" not in inspect.signature(losses).parameters:
+        return None
+    folds = int(config.model.get("judge_folds", 1))
+    return "judged" if folds == 1 else f"judged{folds}"
 
 
 def _judged(
-    videos: loader.RunData, source: Source, views: Views, features: NDArray[Any], cache_dir: Path, child: Config
+    videos: loader.RunData,
+    kind: str,
+    source: Source,
+    views: Views,
+    features: NDArray[Any],
+    cache_dir: Path,
+    child: Config,
 ) -> NDArray[np.bool_]:
     """Bool ``(N, R, T)``: whether the binary classifier of a view's class accepts each frame."""
+    folds = int(child.model.get("judge_folds", 1))
 
     def write(file: BinaryIO) -> tuple[int, ...]:
         labels = view_labels(videos, "train", views.mirrored)
         with isolated(Job(child, 0)):
-            classifiers = fit(features[:, 0], labels[:, 0], len(videos.classes))
-            file.write(judge(classifiers, features, labels).data)
+            file.write(judge_all(features, labels, len(videos.classes), folds).data)
         return features.shape[:3]
 
-    return kept("judged", source, views, cache_dir, write, np.bool_)
+    return kept(kind, source, views, cache_dir, write, np.bool_)
