@@ -71,3 +71,19 @@ def test_a_driver_killed_between_stages_loses_nothing(workspace: Workspace, tmp_
     for order in still_missing(whole.plan(load(file)), whole).orders:
         carry_out(order, lambda attempt, order=order: train_and_score(order, attempt, device="cpu"))  # type: ignore[misc]
     assert table(workspace, killed, file) == table(workspace, tmp_path / "whole", file)
+
+
+def test_a_head_trains_on_two_ranks_over_the_features_of_a_parent_of_one(workspace: Workspace) -> None:
+    text = FEATURES.replace("data.clip.frames: 1,", "data.clip.frames: 1, recipe.workers: 1,")
+    text = text.replace("label: with the attention loss}", "label: with the attention loss, set: {recipe.workers: 2}}")
+    text = "\n".join(line for line in text.splitlines() if "id: without" not in line)
+    summary, _ = run(workspace, text)
+    assert summary.exit_code == 0, summary.lines()
+    first, head = workspace.plan(study(text)).runs
+    assert (first.training.config.recipe.workers, head.training.config.recipe.workers) == (1, 2)
+    assert head.parents == (first.run_id,)
+    record = workspace.storage.record(head.run_id)
+    assert record is not None
+    assert 0.0 < record.epochs[-1]["train/judged_false"] < 1.0
+    (view,) = head.training.views
+    assert 0 <= record.evaluations[view.key]["top1"] <= 100

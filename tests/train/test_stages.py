@@ -62,7 +62,8 @@ def test_classifiers_of_other_folds_do_not_know_a_videos_frames_by_heart() -> No
     assert 0.3 < unseen < 0.7
     features, labels = blobs(per_class=32, frames=10)
     assert judge_all(features[:, None], labels[:, None], 3, folds=5).mean() > 0.9  # what is there to be learnt is
-    assert np.array_equal(*(judge_all(features[:, None], labels[:, None], 3, folds=5) for _ in range(2)))
+    one, other = (judge_all(features[:, None], labels[:, None], 3, folds=5) for _ in range(2))
+    assert np.array_equal(one, other)
 
 
 def test_classifiers_accept_frames_of_their_class_and_no_others() -> None:

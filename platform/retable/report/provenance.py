@@ -8,7 +8,7 @@ from typing import Any
 from retable.data.config import Clip, Protocol
 from retable.report.values import Reader
 from retable.study.config import Recipe
-from retable.study.plan import Cell, Plan, Training
+from retable.study.plan import Cell, Plan, Training, View
 from retable.track.records import RunRecord
 
 MACS = (
@@ -53,6 +53,32 @@ def protocol_words(protocol: Protocol) -> str:
     views = "" if protocol.clips == 1 and protocol.crops == "center" else ", scores averaged"
     size = "" if protocol.size is None else f" of {protocol.size} × {protocol.size} pixels"
     return f"{clips} × {CROPS[protocol.crops]}{size} per video{views}, {CHECKPOINTS[protocol.checkpoint]}"
+
+
+def mixed_protocols(plan: Plan, cells: Iterable[Cell]) -> dict[str, str]:
+    """Of one column's cells, by row: how each was scored, where the column does not have one protocol throughout.
+
+    As many clips, or as many frames in all (ten clips of three, one of thirty), count as the same.
+    """
+    views = {cell.row: _views(plan, cell.evaluation) for cell in cells if cell.evaluation is not None}
+    found = [(t.config.data.clip.frames, v.protocol) for pairs in views.values() for t, v in pairs]
+    by_clips = {(p.clips, p.crops, p.checkpoint) for _, p in found}
+    by_frames = {(p.clips * frames, p.crops, p.checkpoint) for frames, p in found}
+    if min(len(by_clips), len(by_frames)) < 2:
+        return {}
+
+    def said(training: Training, view: View) -> str:
+        return f"{protocol_words(view.protocol)}, clips of {clip_words(training.config.data.clip)}"
+
+    return {row: f"Scored on {'; '.join(_distinct(said(*pair) for pair in pairs))}." for row, pairs in views.items()}
+
+
+def _views(plan: Plan, evaluation: str) -> list[tuple[Training, View]]:
+    node = plan.evaluations[evaluation]
+    if node.config_id is None:
+        return [pair for part in node.parts for pair in _views(plan, part)]
+    training = plan.trainings[node.config_id]
+    return [(training, next(view for view in training.views if view.key == node.view))]
 
 
 def fusion_words(weights: tuple[float, ...]) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 from retable.data.tier import proxy_words
 from retable.report import judge, verdict
 from retable.report.claimed import claims_of
-from retable.report.provenance import comparable, provenance
+from retable.report.provenance import comparable, mixed_protocols, provenance
 from retable.report.speeds import Speeds, median_of
 from retable.report.values import WORST_FIRST, Hole, Reader, Value
 from retable.study.config import Config
@@ -120,6 +120,11 @@ class _TableBuilder:
         self.seeds = seeds if seeds is not None else reader.seeds(asked)
         timed = [c.measurement for c in self.cells.values() if c.measurement is not None]
         self.speeds = Speeds(plan, timed, reader.records.values())
+        self.protocols = {
+            (row, name): words
+            for name in table.columns
+            for row, words in mixed_protocols(plan, [c for (_, n), c in self.cells.items() if n == name]).items()
+        }
         self.comparable = comparable(plan)
         self.footnotes = _Footnotes()
 
@@ -190,6 +195,8 @@ class _TableBuilder:
         if cell.measurement is not None:
             return filled | self.timed(cell.measurement, filled)
         if cell.evaluation is not None:
+            if (row.id, name) in self.protocols:
+                filled["notes"].append(self.footnotes(self.protocols[row.id, name]))
             return filled | self.measured(cell, cell.evaluation, filled)
         return filled if cell.hole == "text" else filled | self.hole(row, filled)
 
