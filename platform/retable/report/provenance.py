@@ -62,8 +62,8 @@ def mixed_protocols(plan: Plan, cells: Iterable[Cell]) -> dict[str, str]:
     """
     views = {cell.row: _views(plan, cell.evaluation) for cell in cells if cell.evaluation is not None}
     found = [(t.config.data.clip.frames, v.protocol) for pairs in views.values() for t, v in pairs]
-    by_clips = {(p.clips, p.crops, p.checkpoint) for _, p in found}
-    by_frames = {(p.clips * frames, p.crops, p.checkpoint) for frames, p in found}
+    by_clips = {(p.clips, p.crops, p.size, p.checkpoint) for _, p in found}
+    by_frames = {(p.clips * frames, p.crops, p.size, p.checkpoint) for frames, p in found}
     if min(len(by_clips), len(by_frames)) < 2:
         return {}
 
