@@ -13,6 +13,7 @@ help:
 	@echo "make check  lint, format, types, import floors, studies"
 	@echo "make check-full  one real training step of every model at its paper's size (minutes)"
 	@echo "make bench  measure; results go to benchmarks/results"
+	@echo "make bench-decode  reading videos: the pack against torchcodec, decord, OpenCV and ffmpeg (minutes)"
 
 $(VENV): $(STAMP)
 
@@ -43,6 +44,8 @@ check-full: $(VENV)
 	@$(BIN)/python benchmarks/full_size.py
 
 bench-decode: $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]' \
+	  || echo "without the libraries to compare with that cannot be installed here"
 	@$(BIN)/python benchmarks/decode.py
 
 bench: $(VENV)

@@ -29,7 +29,7 @@ def test_what_it_computes_is_there_for_runs(
     said = call(workspace)
     count = len(workspace.dataset("motions-ucfsports").items(1))
     assert said.startswith(f"dis flow of {count} videos of motions-ucfsports: ")
-    assert len(list((tmp_path / "flow-dis-4-16-v1").glob("*.npy"))) == count
+    assert len(list((tmp_path / "flow-dis-4-16-v2").glob("*.flow"))) == count
     monkeypatch.setattr(flow_store, "estimate", None)  # the second time nothing is left to compute
     assert call(workspace).startswith(f"dis flow of {count} videos")
 

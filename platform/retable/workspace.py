@@ -14,6 +14,7 @@ from typing import Any
 from retable import registry
 from retable.data import PIPELINE_SEMANTICS, features
 from retable.data.cache import cache_size
+from retable.data.flow_file import BYTES_PER_CODE
 from retable.data.manifest import Manifest, dataset_folder, fingerprint, open_dataset
 from retable.data.samples import mirrors
 from retable.study.cells import matches
@@ -127,9 +128,10 @@ class Workspace:
                     found[key] = cache_size(
                         manifest, [i.path for i in manifest.items(data.split)], data.clip.short_side
                     )
-            if data.flow is not None:  # two bytes where a frame has three
+            if data.flow is not None:  # two codes where a frame has three bytes
                 size = found[key]
-                found[f"{key}, {data.flow.method} flow"] = None if size is None else size * 2 // 3
+                flow = None if size is None else round(size * 2 / 3 * BYTES_PER_CODE)
+                found[f"{key}, {data.flow.method} flow"] = flow
         return found
 
     def feature_bytes(self, plan: Plan) -> dict[str, int | None]:

@@ -8,5 +8,8 @@ from __future__ import annotations
 PIPELINE_SEMANTICS = 1
 """Part of every run's identity. Raise it when the same videos, config and seed would give other pixels or labels."""
 
-FLOW_SEMANTICS = 1
-"""Part of the identity of runs that read flow. Raise it when the same frames and method would give other flow."""
+FLOW_SEMANTICS = 2
+"""Part of the identity of runs that read flow. Raise it when the same frames and method would give other flow.
+
+2: fields are kept as JPEG pairs, which changes them a little.
+"""

@@ -1,8 +1,8 @@
 """Optical flow of a dataset's videos on disk, computed once per video content, method, bound and short side.
 
-One file per video, ``<cache_dir>/flow-<method>-<bound>-<short side>-v<semantics>/<content hash>.npy``, uint8
-``(N - 1, H, W, 2)``. A file is written beside its name and moved, so that it is whole or not there: a computation that
-was broken off goes on with the videos that lack one.
+One file per video, ``<cache_dir>/flow-<method>-<bound>-<short side>-v<semantics>/<content hash>.flow`` (its format:
+``flow_file.py``), and ``flow.json``, which says how they were made. A file is written beside its name and moved, so
+that it is whole or not there: a computation that was broken off goes on with the videos that lack one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import json
 import os
 import shutil
 import socket
@@ -27,9 +28,10 @@ from retable.data import FLOW_SEMANTICS
 from retable.data.cache import FrameSource, Progress, open_frames
 from retable.data.config import Flow
 from retable.data.errors import DataError, DiskFull
-from retable.data.files import in_turn
-from retable.data.flow import Codes, estimate, pinned, quantise, require, weights_hash
-from retable.data.manifest import Manifest, content_hashes
+from retable.data.files import in_turn, put
+from retable.data.flow import Codes, estimate, library, pinned, quantise, require, weights_hash
+from retable.data.flow_file import BYTES_PER_CODE, QUALITY, Writer, open_flow_file
+from retable.data.manifest import Manifest
 
 _CHUNK = 128
 """Frames of a video in memory at a time."""
@@ -39,7 +41,7 @@ _LIMIT = 24 * 3600.0
 
 @dataclass(frozen=True)
 class FlowStore:
-    """Stacks of flow fields, from memory maps that every process makes for itself."""
+    """Stacks of flow fields, from files that every process maps for itself."""
 
     folder: Path
     files: Mapping[str, str]  # path of a video -> name of its file
@@ -50,13 +52,7 @@ class FlowStore:
         Raises:
             DataError: the file is gone or damaged; removing it makes the next run compute it again.
         """
-        video = _mapped(self.folder / self.files[path])
-        t, length = fields.shape
-        height, width = video.shape[1:3]
-        if len(video) == 0:
-            return np.full((t, height, width, 2 * length), 128, np.uint8)
-        stacks = video[fields].transpose(0, 2, 3, 1, 4)
-        return stacks.reshape(t, height, width, 2 * length)
+        return open_flow_file(self.folder / self.files[path]).read(fields)
 
 
 def open_flow(
@@ -83,13 +79,14 @@ def open_flow(
     """
     flow = pinned(flow)
     folder = cache_dir / folder_name(flow, short_side)
-    files = {path: f"{key}.npy" for path, key in content_hashes(manifest.root, paths).items() if path in frames.counts}
+    files = {path: f"{key}.flow" for path, key in manifest.hashes(paths).items() if path in frames.counts}
     store = FlowStore(folder, files)
     if _missing(store):
         require(flow)
         folder.mkdir(parents=True, exist_ok=True)
         with in_turn(folder.with_name(f"{folder.name}.lock")):
             _sweep(folder)
+            _describe(folder, flow, short_side)
             _compute(store, frames, flow, processes, progress, f"the optical flow of {manifest.name}")
     return store
 
@@ -127,6 +124,14 @@ def folder_name(flow: Flow, short_side: int) -> str:
     """Where the flow of one :func:`~retable.data.flow.pinned` method and size is kept."""
     weights = f"-{weights_hash(flow.weights)[:8]}" if flow.weights else ""
     return f"flow-{flow.method}{weights}-{flow.bound:g}-{short_side}-v{FLOW_SEMANTICS}"
+
+
+def _describe(folder: Path, flow: Flow, short_side: int) -> None:
+    """Write down how the files are made, for people."""
+    file = folder / "flow.json"
+    if not file.is_file():
+        told = {"schema": 1, **flow.model_dump(mode="json"), "short_side": short_side, "jpeg_quality": QUALITY}
+        put(file, json.dumps(told | {"semantics": FLOW_SEMANTICS, "libraries": library(flow)}, indent=1).encode())
 
 
 def _missing(store: FlowStore) -> dict[str, str]:
@@ -178,14 +183,11 @@ def _make(store: FlowStore, frames: FrameSource, flow: Flow, path: str) -> None:
     n = frames.counts[path]
     try:
         with temporary.open("xb") as file:
+            writer = Writer(file)
             for start in range(0, max(1, n - 1), _CHUNK):
-                codes = quantise(
-                    estimate(frames.read(path, range(start, min(start + _CHUNK + 1, n))), flow), flow.bound
-                )
-                if start == 0:
-                    header = {"descr": "|u1", "fortran_order": False, "shape": (n - 1, *codes.shape[1:])}
-                    np.lib.format.write_array_header_1_0(file, header)
-                file.write(np.ascontiguousarray(codes).data)
+                pictures = frames.read(path, range(start, min(start + _CHUNK + 1, n)))
+                writer.write(quantise(estimate(pictures, flow), flow.bound))
+            writer.close()
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
@@ -194,12 +196,12 @@ def _make(store: FlowStore, frames: FrameSource, flow: Flow, path: str) -> None:
 
 
 def _size(frames: FrameSource, paths: Sequence[str]) -> int:
-    """Bytes that the flow of these videos takes, if all have the size of the first."""
+    """Bytes that the flow of these videos takes, roughly, if all have the size of the first."""
     if not paths:
         return 0
     height, width = frames.read(paths[0], [0]).shape[1:3]
     fields = sum(frames.counts[path] - 1 for path in paths)
-    return int(fields * height * width * 2)
+    return int(fields * height * width * 2 * BYTES_PER_CODE)
 
 
 def _sweep(folder: Path) -> None:
@@ -209,11 +211,3 @@ def _sweep(folder: Path) -> None:
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
             with contextlib.suppress(OSError):
                 left.unlink()
-
-
-@functools.lru_cache(maxsize=1024)
-def _mapped(file: Path) -> Codes:
-    try:
-        return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError) as error:
-        raise DataError(f"flow file {file}: {error}; remove it, and the next run computes it again") from error
