@@ -62,7 +62,7 @@ def measure(name: str, corpus: Corpus, folder: Path, clips: int, rounds: int) ->
     """Everything about one corpus."""
     manifest = make(corpus, folder / f"folder-{name}", clips)
     proxies = derive(manifest)
-    paths, root = sorted(build_index(manifest, processes=0)), manifest.root
+    paths, root = sorted(build_index(manifest, processes=0))[:clips], manifest.root
     found, absent = peers()
     pack = open_clips(manifest)
     readers = {**found, "index": ours(index_of(manifest), root), "pack": ours(pack, root)}
@@ -158,7 +158,7 @@ def machine() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clips", type=int, default=12)
+    parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--corpora", nargs="*", default=[*CORPORA, "feeding"], choices=[*CORPORA, "feeding"])
     parser.add_argument("--seconds", type=float, default=3.0, help="of each turn of a loader")
