@@ -11,10 +11,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from retable.execute.attempt import carry_out
 from retable.execute.driver import still_missing
 from retable.execute.work import train_and_score
 from retable.study.load import load
+from retable.track.storage import Storage
 from retable.workspace import Workspace
 from tests.execute.small import TEXT
 
@@ -23,7 +26,7 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "retable.cli", *words]
 
 
-def environment(workspace: Workspace, storage: Path) -> dict[str, str]:
+def environment(workspace: Workspace, storage: Path | str) -> dict[str, str]:
     return {
         **os.environ,
         "RETABLE_STORAGE": str(storage),
@@ -33,7 +36,7 @@ def environment(workspace: Workspace, storage: Path) -> dict[str, str]:
     }
 
 
-def table(workspace: Workspace, storage: Path, study: Path) -> list[Any]:
+def table(workspace: Workspace, storage: Path | str, study: Path) -> list[Any]:
     done = subprocess.run(
         command("table", str(study), "--format", "json", "--offline"),
         env=environment(workspace, storage), capture_output=True, text=True, check=True,
@@ -41,13 +44,17 @@ def table(workspace: Workspace, storage: Path, study: Path) -> list[Any]:
     return [row["cells"]["top1"] for row in json.loads(done.stdout)["tables"][0]["rows"]]
 
 
-def test_a_killed_driver_loses_nothing_and_repeats_no_finished_epoch(workspace: Workspace, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["folder", "bucket"])
+def test_a_killed_driver_loses_nothing_and_repeats_no_finished_epoch(
+    where: str, workspace: Workspace, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     study = tmp_path / "small.yaml"
     study.write_text(TEXT.replace("epochs: 2", "epochs: 12"))
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    place = str(tmp_path / "killed") if where == "folder" else request.getfixturevalue("bucket")
+    killed, whole = Storage(place), tmp_path / "whole"
     run = command("run", str(study), "--offline", "--cpus", "2")
 
-    driver = subprocess.Popen(run, env=environment(workspace, killed), stderr=subprocess.PIPE, text=True)
+    driver = subprocess.Popen(run, env=environment(workspace, place), stderr=subprocess.PIPE, text=True)
     assert driver.stderr is not None
     for line in driver.stderr:
         if "epoch" in line:
@@ -55,17 +62,17 @@ def test_a_killed_driver_loses_nothing_and_repeats_no_finished_epoch(workspace: 
     os.kill(driver.pid, signal.SIGKILL)
     driver.stderr.close()
     driver.wait()
-    results = list(killed.glob("runs/*/result.json"))
-    assert len(results) < 2, "the study was over before it could be killed"
+    assert not all(killed.exists(f"runs/{run_id}/result.json") for run_id in killed.run_ids()), "over before the kill"
 
-    again = subprocess.run(run, env=environment(workspace, killed), capture_output=True, text=True, check=False)
+    again = subprocess.run(run, env=environment(workspace, place), capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
-    for folder in (killed / "runs").iterdir():
-        epochs = Counter(int(f.name.split(".")[0]) for f in (folder / "epochs").glob("*.json"))
-        assert epochs == Counter(range(12)), f"{folder.name} repeated an epoch"
-    assert any(f.name.split(".")[1] != "0" for f in killed.glob("runs/*/epochs/*.json")), "nothing was resumed"
+    assert len(killed.run_ids()) == 2
+    names = {run_id: killed.names(f"runs/{run_id}/epochs") for run_id in killed.run_ids()}
+    for run_id, epochs in names.items():
+        assert Counter(int(n.split(".")[0]) for n in epochs) == Counter(range(12)), f"{run_id} repeated an epoch"
+    assert any(n.split(".")[1] != "0" for epochs in names.values() for n in epochs), "nothing was resumed"
 
     undisturbed = Workspace(str(whole), workspace.data_root)
     for order in still_missing(undisturbed.plan(load(study)), undisturbed).orders:
         carry_out(order, lambda attempt, order=order: train_and_score(order, attempt, device="cpu"))  # type: ignore[misc]
-    assert table(workspace, killed, study) == table(workspace, whole, study)
+    assert table(workspace, place, study) == table(workspace, whole, study)

@@ -199,6 +199,22 @@ def test_an_orphan_on_another_host_is_left_to_its_heartbeat(storage: Storage, mo
         Claim(storage, "r", ME, clock=lambda: 1001.0).__enter__()
 
 
+def test_a_driver_that_starts_a_run_again_replaces_its_own_attempt_on_a_lost_host(storage: Storage) -> None:
+    put_claim(storage, 0, ELSEWHERE, driver=ME)
+    with Claim(storage, "r", ME, clock=lambda: 1001.0) as claim:
+        assert claim.number == 1
+
+
+def test_a_claim_whose_answer_was_lost_is_known_as_ones_own(tmp_path: Path) -> None:
+    class Repeated(Storage):
+        def put_new(self, name: str, data: bytes) -> bool:
+            super().put_new(name, data)
+            return super().put_new(name, data)
+
+    with Claim(Repeated(tmp_path), "r", ME) as claim:
+        assert claim.number == 0
+
+
 def test_the_same_pid_on_a_restarted_host_is_another_process() -> None:
     assert ME.alive() is True
     assert DEAD.alive() is False

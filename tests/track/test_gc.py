@@ -49,6 +49,14 @@ def test_what_is_found_is_freed_and_the_newest_checkpoints_stay(storage: Storage
     assert not any(garbage(storage, cache).values())
 
 
+def test_superseded_checkpoints_in_a_bucket_are_freed(bucket: str, tmp_path: Path) -> None:
+    storage = Storage(bucket)
+    for name in ("last.0", "last.1"):
+        storage.put(f"runs/r/ckpt/{name}.pt", b"x" * 10)
+    assert delete(storage, garbage(storage, tmp_path / "cache")) == 10
+    assert storage.names("runs/r/ckpt") == ["last.1.pt"]
+
+
 def test_optical_flow_is_left_alone(storage: Storage, cache: Path) -> None:
     (cache / "flow-tvl1-20-256-v1").mkdir()
     (cache / "flow-tvl1-20-256-v1/abc.npy").write_bytes(b"x" * 100)

@@ -20,8 +20,10 @@ from retable.track.storage import Storage, StorageError, dump
 CLAIMANT = Path(__file__).with_name("claimant.py")
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "s3":
+        return Storage(request.getfixturevalue("bucket"))
     return Storage(tmp_path / "store" if request.param == "local" else f"memory://{tmp_path}")
 
 

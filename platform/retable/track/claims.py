@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
+from uuid import uuid4
 
 import psutil
 
@@ -96,10 +97,12 @@ class Claim:
         while self.number < 0:
             newest = _newest(self.storage, self.run_id)
             other = _live(self.storage, self.run_id, newest, self.clock) if newest >= 0 else None
-            if other is not None and not (other.orphaned() and _outwait(other)):
+            if other is not None and not self._may_replace(other):
                 raise ClaimedError(self.run_id, other)
             # The attempt after the very one that was found dead: if another claimant is faster, this one is not new.
-            if self.storage.put_new(self._name(newest + 1, "claim"), dump(self._body())):
+            name, body = self._name(newest + 1, "claim"), dump(self._body())
+            # A bucket's answer may be lost and the request repeated, which then finds what it put itself.
+            if self.storage.put_new(name, body) or self.storage.get(name) == body:
                 self.number = newest + 1
         self._thread.start()
         return self
@@ -114,6 +117,12 @@ class Claim:
         """Whether a later attempt has been claimed: this one must write nothing more."""
         return _newest(self.storage, self.run_id) > self.number
 
+    def _may_replace(self, other: Holder) -> bool:
+        if other.worker.alive() is None:
+            # On another host. Its driver is this one, which starts a run again only when Ray has lost the first try.
+            return other.driver == self.driver
+        return other.orphaned() and _outwait(other)
+
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
             with suppress(StorageError):  # a disk that is full for a while must not end the heartbeat
@@ -125,6 +134,7 @@ class Claim:
             "driver": asdict(self.driver),
             "since": now(),
             "time": self.clock(),
+            "token": uuid4().hex,
         }
 
     def _name(self, number: int, part: str) -> str:
@@ -153,9 +163,7 @@ def _live(storage: Storage, run_id: str, attempt: int, clock: Callable[[], float
 
 
 def _outwait(other: Holder) -> bool:
-    """Wait for the end of a worker on this host whose driver is gone; False if it goes on, or is on another host."""
-    if other.worker.alive() is None:
-        return False
+    """Wait for the end of a worker on this host whose driver is gone; False if it goes on."""
     try:
         psutil.Process(other.worker.pid).wait(timeout=ORPHAN_SECONDS)
     except psutil.NoSuchProcess:

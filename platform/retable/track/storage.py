@@ -1,4 +1,4 @@
-"""The truth about runs: one folder per run in any fsspec storage, of objects that are put as a whole.
+"""The truth about runs: one folder per run in a folder or bucket, of objects that are put as a whole.
 
 ``runs/<id>/spec.json`` says what it is; ``attempts/<n>/claim.json`` who trains it (``beat.json`` beside it is the
 heartbeat); then ``epochs/<epoch>.<attempt>.json``, ``ckpt/<last|best>.<attempt>.pt``, ``scores/<view>.parquet`` and
@@ -11,19 +11,16 @@ from __future__ import annotations
 import errno
 import io
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
+from retable.track.objects import Folder, open_objects
 from retable.track.records import RunRecord
 from retable.track.scores import Scores
 
@@ -36,21 +33,48 @@ class StorageError(OSError):
 
 
 class Storage:
-    """A storage folder or bucket prefix: ``./.retable``, ``s3://bucket/prefix``, ``memory://x``."""
+    """A storage folder or bucket prefix: ``./.retable``, ``s3://bucket/prefix``; see :mod:`retable.track.objects`.
+
+    Raises:
+        StorageError: no store can be kept there.
+    """
 
     def __init__(self, root: str | Path):
-        # Cached listings would hide what another driver has just written to a bucket.
-        self.fs, path = fsspec.core.url_to_fs(str(root), use_listings_cache=False)
-        self.local = isinstance(self.fs, LocalFileSystem)
-        self.root = str(Path(path).absolute()) if self.local else path.rstrip("/")
-        self.url = self.root if self.local else self.fs.unstrip_protocol(self.root)
+        try:
+            self.objects = open_objects(str(root))
+        except ValueError as error:
+            raise StorageError(errno.EINVAL, str(error)) from error
+        except OSError as error:
+            raise StorageError(
+                error.errno or errno.EIO, f"storage {root} cannot be opened: {error.strerror}"
+            ) from error
+        self.local = isinstance(self.objects, Folder)
+        self.root, self.url = self.objects.root, self.objects.url
 
     def path(self, name: str) -> str:
         """The absolute place of an object such as ``runs/<id>/spec.json``."""
         return f"{self.root}/{name}"
 
+    def check(self) -> None:
+        """Find out by writing whether it serves: it can be written, and it creates names exclusively.
+
+        Raises:
+            StorageError: it cannot be written, or it takes a second claim on what is claimed already.
+        """
+        name = f"probes/{uuid4().hex}"
+        self.put_new(name, b"1")
+        second = self.put_new(name, b"2")
+        self.delete(name)
+        if second:
+            raise StorageError(
+                errno.ENOTSUP,
+                f"{self.url} puts a new object over one that is there (it ignores If-None-Match), so two drivers could"
+                " train the same run: choose another --storage",
+            )
+
     def exists(self, name: str) -> bool:
-        return bool(self.fs.exists(self.path(name)))
+        with self._readable(name):
+            return self.objects.exists(name)
 
     def get(self, name: str) -> bytes | None:
         """An object's bytes, or None where there is none.
@@ -58,12 +82,8 @@ class Storage:
         Raises:
             StorageError: it cannot be read.
         """
-        try:
-            return bytes(self.fs.cat_file(self.path(name)))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StorageError(error.errno or errno.EIO, f"cannot read {self.path(name)}: {error.strerror}") from error
+        with self._readable(name):
+            return self.objects.get(name)
 
     def get_json(self, name: str) -> dict[str, Any] | None:
         """A JSON object, or None where there is none.
@@ -90,15 +110,7 @@ class Storage:
         """
         _storable(name)
         try:
-            if not self.local:
-                self.fs.pipe_file(self.path(name), data)
-                return
-            part = self._part(name, data)
-            try:
-                part.replace(self.path(name))
-            except OSError:
-                part.unlink(missing_ok=True)
-                raise
+            self.objects.put(name, data)
         except OSError as error:
             raise self._explained(name, error) from error
 
@@ -110,44 +122,32 @@ class Storage:
         """
         _storable(name)
         try:
-            if not self.local:
-                self.fs.pipe_file(self.path(name), data, mode="create")
-                return True
-            part = self._part(name, data)
-            try:
-                os.link(part, self.path(name))
-            finally:
-                part.unlink()
-        except FileExistsError:
-            return False
+            return self.objects.put_new(name, data)
         except OSError as error:
             raise self._explained(name, error) from error
-        return True
 
     def put_json(self, name: str, value: Any) -> None:
         self.put(name, dump(value))
 
     def delete(self, name: str) -> None:
         """Remove an object if it is there."""
-        with suppress(FileNotFoundError):
-            if self.exists(name):
-                self.fs.rm_file(self.path(name))
+        try:
+            self.objects.delete(name)
+        except OSError as error:
+            raise self._explained(name, error) from error
 
     def names(self, folder: str) -> list[str]:
         """Names of the objects and folders in ``folder``, sorted; none if there is no such folder.
 
         Objects that are still being written, or whose writer died, begin with a dot and are left out.
         """
-        try:
-            found = self.fs.ls(self.path(folder), detail=False)
-        except FileNotFoundError:
-            return []
-        return sorted(n for n in (PurePosixPath(p.rstrip("/")).name for p in found) if not n.startswith("."))
+        with self._readable(folder):
+            return sorted(n for n in self.objects.names(folder) if not n.startswith("."))
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of every object below ``folder``, leftovers of writes too, by name relative to the storage."""
-        found = self.fs.find(self.path(folder), detail=True)
-        return {p.removeprefix(f"{self.root}/"): int(info["size"]) for p, info in found.items()}
+        with self._readable(folder):
+            return self.objects.sizes(folder)
 
     def run_ids(self) -> list[str]:
         """Ids of every run that storage knows."""
@@ -227,19 +227,14 @@ class Storage:
                     found[name.removesuffix(".json")] = metrics
         return found
 
-    def _part(self, name: str, data: bytes) -> Path:
-        target = Path(self.path(name))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.parent / f".{target.name}.{os.getpid()}.{uuid4().hex[:8]}"
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
         try:
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            part.unlink(missing_ok=True)
+            yield
+        except StorageError:
             raise
-        return part
+        except OSError as error:
+            raise StorageError(error.errno or errno.EIO, f"cannot read {self.path(name)}: {error.strerror}") from error
 
     def _damaged(self, name: str, why: str) -> StorageError:
         way_out = "put it back from a copy, or delete it and run the same command again"
