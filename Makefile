@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/stamp-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test check check-full bench bench-decode clean
+.PHONY: help demo test check check-full bench bench-decode drill clean
 help:
 	@echo "make demo   regenerate two ablation tables from generated videos (about 6 minutes on 2 cores, after installing)"
 	@echo "make test   run the tests"
@@ -14,6 +14,7 @@ help:
 	@echo "make check-full  one real training step of every model at its paper's size (minutes)"
 	@echo "make bench  measure; results go to benchmarks/results"
 	@echo "make bench-decode  reading videos: the pack against torchcodec, decord, OpenCV and ffmpeg (minutes)"
+	@echo "make drill  strike faults at a cluster of hosts in namespaces (root, Linux; about 15 minutes)"
 
 $(VENV): $(STAMP)
 
@@ -50,6 +51,9 @@ bench-decode: $(VENV)
 
 bench: $(VENV)
 	@for bench in benchmarks/*.py; do echo "$$bench"; $(BIN)/python $$bench || exit 1; done
+
+drill: $(VENV)
+	@$(BIN)/python -m tests.cluster.drills
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,6 +18,7 @@ from retable import (
     cli_flow,
     cli_predict,
     cli_search,
+    cli_submit,
     cli_ui,
     cli_weights,
 )
@@ -62,6 +63,7 @@ cli_ui.register(app)
 data_app.command("flow")(spread(cli_flow.flow))
 cli_data.register(data_app)
 cli_predict.register(app)
+cli_submit.register(app)
 
 
 @app.command()
@@ -323,7 +325,7 @@ def _guarded(call: Callable[[], Any]) -> int:
         err.print(str(error))
         return 3
     except RuntimeError as error:
-        if type(error).__name__ in ("ImpossibleError", "TrackingUnavailable", "ClaimedError"):
+        if type(error).__name__ in ("ImpossibleError", "TrackingUnavailable", "ClaimedError", "UnfitNodes"):
             err.print(str(error))
             return 3
         raise

@@ -62,7 +62,8 @@ def test_a_killed_driver_loses_nothing_and_repeats_no_finished_epoch(
     os.kill(driver.pid, signal.SIGKILL)
     driver.stderr.close()
     driver.wait()
-    assert not all(killed.exists(f"runs/{run_id}/result.json") for run_id in killed.run_ids()), "over before the kill"
+    done = [run_id for run_id in killed.run_ids() if killed.exists(f"runs/{run_id}/result.json")]
+    assert len(done) < 2, "the study was over before it could be killed"
 
     again = subprocess.run(run, env=environment(workspace, place), capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr

@@ -6,9 +6,9 @@ import threading
 import time
 from typing import Any
 
+import obstore
 import pytest
 
-from retable.track import objects
 from retable.track.storage import Storage, StorageError
 
 
@@ -76,7 +76,7 @@ def test_a_store_without_exclusive_creation_is_refused(bucket: str, monkeypatch:
     def forgetful(store: Any, name: str, data: bytes, **_: Any) -> None:
         put(store, name, data)  # as servers do that do not know If-None-Match
 
-    put = objects.obstore.put
-    monkeypatch.setattr(objects.obstore, "put", forgetful)
+    put = obstore.put
+    monkeypatch.setattr(obstore, "put", forgetful)
     with pytest.raises(StorageError, match="two drivers could train the same run"):
         Storage(bucket).check()

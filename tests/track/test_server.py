@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from retable.track import server as servers
 from retable.track import view
 from retable.track.connection import TrackingUnavailable
 from retable.track.reader import read
-from retable.track.record import publish
+from retable.track.record import check, publish
 from retable.track.server import Server, serve
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -65,6 +67,31 @@ def test_the_browser_shows_the_table_as_printed(server: Server, toy: Any, tmp_pa
     assert [name.splitlines()[-1] for name in names] == ["S = 3", "S = 4"]
     assert len(shown) == 2
     assert all("±" in text for text in shown)
+
+
+def test_a_server_that_can_be_written_is_found_so(server: Server, toy: Any) -> None:
+    check(server.url, toy.plan.study)
+    check(server.url, toy.plan.study)
+
+
+@pytest.mark.parametrize(("status", "says"), [(401, "401"), (403, "403"), (507, "507")])
+def test_a_server_that_refuses_or_is_full_is_found_before_anything_trains(status: int, says: str, toy: Any) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(status)
+
+        do_POST = do_GET  # noqa: N815 - the name that http.server calls
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        try:
+            with pytest.raises(TrackingUnavailable, match=says):
+                check(f"http://127.0.0.1:{http.server_address[1]}", toy.plan.study)
+        finally:
+            http.shutdown()
 
 
 def test_stopping_ends_every_process_that_it_started(server: Server) -> None:

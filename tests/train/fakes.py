@@ -125,6 +125,9 @@ class Kept:
     def checkpoint(self, state: bytes) -> None:
         self.states.append(state)
 
+    def wants_stop(self) -> bool:
+        return False
+
 
 def make_job(
     *, seed: int = 0, checkpoint_steps: int | None = None, holdout: float = 0.0, model: Any = None, **recipe: Any

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from retable.data.config import Protocol
 from retable.registry import load
 from retable.train.evaluate import evaluate
-from retable.train.job import Job
+from retable.train.job import Interrupted, Job
 from retable.train.loop import train
 from tests.train.fakes import Blobs, Kept, make_job, numbers, same
 
@@ -135,3 +135,33 @@ def test_a_run_killed_with_signal_9_ends_as_if_it_had_not_been(moment: str, tmp_
     job = make_job(checkpoint_steps=1, model=LIVELY)
     state = max(tmp_path.glob("*.pt")).read_bytes()
     assert_same_end(outcome(job, Kept()), outcome(job, Kept(), state=state))
+
+
+class Impatient(Kept):
+    """A sink that wants training to stop when it is asked for the ``after``-th time."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.left = after
+
+    def wants_stop(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 5])
+def test_a_run_that_is_stopped_is_saved_to_the_last_update_and_goes_on_from_there(after: int) -> None:
+    job = make_job(model=LIVELY, **RECIPES["adam"])
+    whole, sink = outcome(job, Kept()), Impatient(after)
+    with pytest.raises(Interrupted, match=f"stopped in epoch {after // 3} after {after % 3} updates"):
+        train(job, Blobs(), sink)
+    data = Blobs()
+    assert_same_end(whole, outcome(job, Kept(), state=sink.states[-1], data=data))
+    assert len(data.trained) == 6 - after
+
+
+def test_a_run_that_is_stopped_before_its_first_update_saves_nothing() -> None:
+    sink = Impatient(0)
+    with pytest.raises(Interrupted):
+        train(make_job(), Blobs(), sink)
+    assert sink.states == []

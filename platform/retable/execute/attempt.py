@@ -16,16 +16,18 @@ from retable import __version__
 from retable.data.errors import DataError
 from retable.execute.order import Order
 from retable.track.claims import Claim, ClaimedError
+from retable.track.drivers import asked_to_stop
 from retable.track.storage import Storage, StorageError, dump, now
 from retable.train.checkpoint import CheckpointMismatch
+from retable.train.job import Interrupted
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How carrying out an order ended. ``claimed``, ``environment`` and ``pruned`` leave the run unfinished: it can be
-    gone on with, nothing is lost."""
+    """How carrying out an order ended. All but ``done`` and ``failed`` leave the run unfinished: it can be gone on
+    with, nothing is lost."""
 
-    status: Literal["done", "failed", "claimed", "environment", "pruned"]
+    status: Literal["done", "failed", "claimed", "environment", "pruned", "stopped"]
     reason: str | None = None
 
 
@@ -46,6 +48,8 @@ def carry_out(order: Order, fit: Callable[[int], None]) -> Outcome:
     storage = Storage(order.places.storage)
     log = _Log(storage, order)
     try:
+        if asked_to_stop(storage, order.places.driver):
+            return Outcome("stopped", "its driver stops")
         if not storage.exists(f"{order.folder}/spec.json"):
             storage.put_new(f"{order.folder}/spec.json", dump(order.spec))
         with Claim(storage, order.run_id, order.places.driver) as claim:
@@ -53,10 +57,10 @@ def carry_out(order: Order, fit: Callable[[int], None]) -> Outcome:
             return _attempt(storage, order, claim, fit, log)
     except ClaimedError as error:
         return Outcome("claimed", str(error))
-    except Pruned as stop:
+    except (Pruned, Interrupted) as stop:
         log(str(stop))
         log.save()
-        return Outcome("pruned", str(stop))
+        return Outcome("pruned" if isinstance(stop, Pruned) else "stopped", str(stop))
     except (StorageError, DataError, CheckpointMismatch, Fenced) as error:
         return Outcome("environment", str(error))
 
@@ -65,7 +69,7 @@ def _attempt(storage: Storage, order: Order, claim: Claim, fit: Callable[[int], 
     reason = None
     try:
         fit(claim.number)
-    except (StorageError, DataError, CheckpointMismatch, Fenced, Pruned):
+    except (StorageError, DataError, CheckpointMismatch, Fenced, Pruned, Interrupted):
         raise
     except Exception as error:
         reason = _reason(error)

@@ -34,7 +34,7 @@ def labels(plan: Plan) -> dict[str, str]:
     return found
 
 
-ENDED = ("done", "failed", "claimed", "environment", "pruned", "blocked")
+ENDED = ("done", "failed", "claimed", "environment", "pruned", "blocked", "stopped")
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -13,18 +14,24 @@ from retable.data.config import Data
 from retable.data.errors import DatasetError, FlowUnavailable
 from retable.data.manifest import dataset_folder
 from retable.execute.display import Display, labels
+from retable.execute.nodes import local_folder, refuse_unfit
 from retable.execute.order import Order, Places, missing_views
 from retable.execute.publisher import Publisher
 from retable.execute.refusals import refuse
+from retable.execute.stopping import graceful
 from retable.execute.tune import Endings, blocked_by, execute, ray_session, refuse_impossible
 from retable.execute.work import open_data
 from retable.progress import progress
 from retable.study.load import LoadedStudy
 from retable.study.plan import Plan
 from retable.track.claims import Holder, Process, holder
-from retable.track.storage import Storage
+from retable.track.drivers import Driver, outwait
+from retable.track.storage import Storage, StorageError
 from retable.track.writer import Published
 from retable.workspace import Workspace
+
+INTERRUPTED = 130
+"""The exit code of a command that was asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,9 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 all done, 1 some runs failed, 3 something about the machine is in the way."""
+        """0 all done, 1 some runs failed, 3 something about the machine is in the way, 130 asked to stop."""
+        if self.endings.outcome.keys() != {o.run_id for o in self.missing.orders} or self.endings.of("stopped"):
+            return INTERRUPTED
         if self.endings.of("environment") or self.endings.of("claimed") or self.missing.claimed:
             return 3
         return 1 if self.endings.of("failed") or self.missing.failed else 0
@@ -71,6 +80,8 @@ class Summary:
             found.append(f"failed: {self.names[run_id]}: {reason} (--retry-failed trains it again; run {run_id})")
         blocked = list((self.endings.of("blocked") | self.missing.blocked).values())
         found += [f"{reason}: {blocked.count(reason)} runs" for reason in dict.fromkeys(blocked)]
+        if stopped := len(self.missing.orders) - len(self.endings.outcome) + len(self.endings.of("stopped")):
+            found.append(f"{stopped} runs are saved where they were or not begun: the same command goes on from there")
         if self.missing.claimed:
             found.append(
                 f"{len(self.missing.claimed)} runs are another driver's: run the same command again when it is done"
@@ -85,6 +96,24 @@ def places(workspace: Workspace) -> Places:
     return Places(storage.url, data, str(workspace.cache.absolute()), Process.this())
 
 
+def refuse_this_machines_own(workspace: Workspace, *, record: bool) -> None:
+    """Refuse places that mean nothing on a cluster's other machines, or to the next command.
+
+    Raises:
+        StorageError: a relative folder, or a record in the current folder (of a job: it goes with the job).
+    """
+    if local_folder(workspace.storage_url):
+        raise StorageError(
+            errno.EINVAL,
+            f"storage {workspace.storage_url} is a folder of this machine's current one: on a cluster give --storage as"
+            " a bucket (s3://...), or as the absolute path of a folder that all machines share",
+        )
+    if record and not workspace.tracking and not workspace.storage.local:
+        raise StorageError(
+            errno.EINVAL, "a study on a cluster with its runs in a bucket needs --tracking-uri (or --offline)"
+        )
+
+
 def still_missing(plan: Plan, workspace: Workspace, *, retry_failed: bool = False, elsewhere: bool = False) -> Missing:
     """Plan minus storage. ``elsewhere``: trials run on other machines than this one, which look themselves whether
     they have been measured.
@@ -93,7 +122,7 @@ def still_missing(plan: Plan, workspace: Workspace, *, retry_failed: bool = Fals
         DatasetError: a run's dataset is not at hand; the message says how to get it.
     """
     storage, where = workspace.storage, places(workspace)
-    _need_datasets(plan, workspace)
+    need_datasets(plan, workspace)
     orders, failed, claimed, blocked, done = [], {}, {}, {}, 0
     for run in plan.runs:  # parents before their children
         order = Order.of(run, where)
@@ -148,8 +177,14 @@ def run_study(
     Raises:
         DatasetError, StageError, DamagedVideo, DiskFull, FlowUnavailable: before anything trains.
         ImpossibleError: a run needs more than there is.
+        StorageError: the storage cannot be written, or not be shared; before anything trains.
         TrackingUnavailable: MLflow cannot be reached; before anything trains.
+        UnfitNodes: machines of the cluster cannot do this work.
     """
+    if address is not None:
+        refuse_this_machines_own(workspace, record=record)
+    workspace.storage.check()
+    outwait(workspace.storage, (run.run_id for run in plan.runs if run.training.fingerprint is not None))
     missing = still_missing(plan, workspace, retry_failed=retry_failed, elsewhere=address is not None)
     names = labels(plan)
     for run_id, live in missing.claimed.items():
@@ -164,16 +199,19 @@ def run_study(
         asked = {order.run_id for order in missing.orders}
         runs = [r for r in plan.runs if r.run_id in asked]
         timed = [m for m in plan.measurements.values() if m.run_id in asked]
-        with ray_session(address, cpus), _maybe(publisher):
+        driver = Driver(workspace.storage, missing.orders[0].places.driver)
+        with ray_session(address, cpus), _maybe(publisher), driver, graceful(driver, console) as stopping:
             refuse_impossible(missing.orders)
+            refuse_unfit(missing.orders)
             poll = last_epoch(workspace.storage)
             with Display(runs, names, console, poll=poll, measurements=timed) as display:
-                endings = execute(missing.orders, workspace.storage, _both(display.watch, publisher))
+                endings = execute(missing.orders, workspace.storage, _both(display.watch, publisher), stopping)
     published = publisher.publish() if publisher is not None else None
     return Summary(missing, endings, names, published)
 
 
-def _need_datasets(plan: Plan, workspace: Workspace) -> None:
+def need_datasets(plan: Plan, workspace: Workspace) -> None:
+    """Refuse a plan whose datasets are not all at hand (DatasetError says how to get each)."""
     possible = [asking for asking in plan.asked if asking.unsupported is None]
     absent = {asking.config.data.dataset for asking in possible if asking.fingerprint is None}
     problems = []

@@ -12,7 +12,7 @@ from retable.report.results import document
 from retable.study.load import LoadedStudy
 from retable.study.plan import Plan
 from retable.track import record
-from retable.track.connection import TrackingUnavailable, probe
+from retable.track.connection import TrackingUnavailable
 from retable.track.writer import Published
 from retable.workspace import Workspace
 
@@ -38,9 +38,9 @@ class Publisher:
         """Refuse to start without a record.
 
         Raises:
-            TrackingUnavailable: the tracking server or file cannot be reached.
+            TrackingUnavailable: the tracking server or file cannot be reached, or not be written.
         """
-        probe(self.workspace.tracking_uri)
+        record.check(self.workspace.tracking_uri, self.plan.study)
 
     def wake(self) -> None:
         """A run has ended: publish soon."""

@@ -12,6 +12,7 @@ from retable.data.errors import DatasetError
 from retable.execute.asha import Decisions
 from retable.execute.display import Display
 from retable.execute.driver import last_epoch, places, warm_cache
+from retable.execute.nodes import refuse_unfit
 from retable.execute.optuna_storage import open_search, read_search
 from retable.execute.order import Order
 from retable.execute.search import Options, SearchSource
@@ -24,6 +25,7 @@ from retable.study.problems import StudyError
 from retable.study.searches import Hunt
 from retable.study.space import Point, some_points
 from retable.track.connection import probe
+from retable.track.drivers import Driver
 from retable.track.trial_record import publish_trials
 from retable.track.trials import TrialRecord
 from retable.workspace import Workspace
@@ -72,6 +74,7 @@ def run_search(
     Raises:
         DatasetError, DamagedVideo, DiskFull, TrackingUnavailable, SearchStorageError: before anything trains.
         ImpossibleError: a trial needs more than there is.
+        UnfitNodes: machines of the cluster cannot do this work.
     """
     run = _probe(hunt, workspace)
     if record:
@@ -82,8 +85,9 @@ def run_search(
     display = Display([], {}, console, poll=last_epoch(workspace.storage))
     with open_search(workspace.storage, url, name, ups, about(hunt)) as study:
         warm_cache((order,), console)
-        with ray_session(address, cpus):
+        with ray_session(address, cpus), Driver(workspace.storage, order.places.driver):
             refuse_impossible([order])
+            refuse_unfit([order])
             options = Options(
                 hunt.search.sampler, hunt.search.budget, asked.seed, min(asked.concurrency or room(order), room(order))
             )

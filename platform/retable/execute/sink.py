@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable
 from typing import Any
 
 from retable.execute.attempt import Fenced, Pruned
 from retable.execute.order import Order
 from retable.study.plan import View
+from retable.track.drivers import asked_to_stop
 from retable.track.scores import Scores, metrics
 from retable.track.storage import Storage, dump
 from retable.train.checkpoint import unpack
+
+STOP_SECONDS = 3.0
+"""How often training looks whether its driver wants it to stop: one request to the storage each time."""
 
 Report = Callable[[dict[str, Any]], None]
 """Told ``{"epoch": ..., metrics}`` after every epoch."""
@@ -22,6 +27,7 @@ class StorageSink:
 
     def __init__(self, storage: Storage, order: Order, attempt: int, report: Report | None):
         self.storage, self.order, self.attempt, self.report = storage, order, attempt, report
+        self._looked = time.monotonic()
 
     def epoch(self, epoch: int, metrics: dict[str, float], state: bytes, *, best: bool) -> None:
         # The checkpoint first: should the process die between the two, the epoch's metrics are in the checkpoint.
@@ -45,6 +51,12 @@ class StorageSink:
         if later:
             raise Fenced(f"attempt {self.attempt} of {self.order.run_id} was superseded by attempt {later[-1]}")
         self.storage.put(f"{self.order.folder}/ckpt/last.{self.attempt}.pt", state)
+
+    def wants_stop(self) -> bool:
+        if time.monotonic() - self._looked < STOP_SECONDS:
+            return False
+        self._looked = time.monotonic()
+        return asked_to_stop(self.storage, self.order.places.driver)
 
 
 def complete_epochs(storage: Storage, order: Order, attempt: int, state: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ray.tune.search import Searcher
@@ -64,8 +64,12 @@ class SourceSearcher(Searcher):
         super().__init__(metric="epoch", mode="max")
         self.source = source
         self.runs: dict[str, str] = {}
+        self.stopping: Callable[[], bool] = lambda: False
+        """Whether nothing more is to be handed out, because the driver stops."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if self.stopping():
+            return Searcher.FINISHED  # type: ignore[return-value]
         try:
             run_id = self.source.next()
         except StopIteration:
@@ -95,7 +99,7 @@ class SourceSearcher(Searcher):
 class PlanSearcher(SourceSearcher):
     """The same over a :class:`PlanSource`: what somebody else trains, or could not end, gives its children nothing."""
 
-    lost = ("failed", "claimed", "environment")
+    lost = ("failed", "claimed", "environment", "stopped")
 
 
 class SupplySearcher(SourceSearcher):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +15,20 @@ from ray.train.torch import TorchTrainer
 
 from retable.execute import measure
 from retable.execute.attempt import Outcome, carry_out
-from retable.execute.order import Order
+from retable.execute.nodes import strange_storage
+from retable.execute.order import Order, missing_views
 from retable.execute.work import train_and_score
+from retable.track.drivers import asked_to_stop
+from retable.track.storage import Storage
+from retable.train.job import Interrupted
 
 
 def trial(config: dict[str, Any], orders: Mapping[str, Order]) -> dict[str, Any]:
     """Carry out the order that ``config["run"]`` names, or that ``config["order"]`` is. Reports epochs, returns how it
     ended; failures too."""
     order: Order = config["order"] if "order" in config else orders[config["run"]]
+    if order.places.driver.alive() is None and (strange := strange_storage(order.places)) is not None:
+        return {"status": "environment", "reason": strange, "epoch": -1}
     device = "cuda" if order.resources.gpus_per_worker > 0 else "cpu"
 
     def here(attempt: int) -> None:
@@ -83,6 +90,9 @@ def _fit(order: Order, attempt: int) -> None:
             ),
         )
         trainer.fit()
+    storage = Storage(order.places.storage)
+    if missing_views(storage, order) and asked_to_stop(storage, order.places.driver):
+        raise Interrupted(f"stopped with {order.workers} workers")
 
 
 def _rank(config: dict[str, Any]) -> None:
@@ -90,4 +100,5 @@ def _rank(config: dict[str, Any]) -> None:
     order = _on_this_machine(config["order"])
     device = str(ray_train.torch.get_device()) if order.resources.gpus_per_worker > 0 else "cpu"
     work = measure.measure_and_keep if order.measures is not None else train_and_score
-    work(order, config["attempt"], device=device, rank=context.get_world_rank(), world=context.get_world_size())
+    with suppress(Interrupted):  # an exception would make Ray start the group again; _fit tells
+        work(order, config["attempt"], device=device, rank=context.get_world_rank(), world=context.get_world_size())

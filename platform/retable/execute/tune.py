@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray._private.state import state as ray_state
 
 from retable.execute.order import Order
 from retable.execute.sources import PlanSearcher, PlanSource, SourceSearcher, Supply, SupplySearcher
@@ -89,10 +90,16 @@ def refuse_impossible(orders: Sequence[Order]) -> None:
     Raises:
         ImpossibleError: naming what is asked and what there is.
     """
-    have = _have()
+    have, largest = _have(), _largest()
     for order in orders:
         for kind, each in (("CPU", order.resources.cpus_per_worker), ("GPU", order.resources.gpus_per_worker)):
             asked = each * order.workers
+            if each > largest.get(kind, each) and asked <= have.get(kind, 0.0):
+                raise ImpossibleError(
+                    f"run {order.run_id} ({order.config.model['name']}, seed {order.spec['seed']}) asks for {each:g}"
+                    f" {kind}s per worker, but no machine has more than {largest[kind]:g}: lower"
+                    f" resources.{kind.lower()}s_per_worker"
+                )
             if asked > have.get(kind, 0.0):
                 raise ImpossibleError(
                     f"run {order.run_id} ({order.config.model['name']}, seed {order.spec['seed']}) asks for {asked:g}"
@@ -101,24 +108,33 @@ def refuse_impossible(orders: Sequence[Order]) -> None:
                 )
 
 
-def execute(orders: Sequence[Order], storage: Storage, watch: Watcher) -> Endings:
+def execute(
+    orders: Sequence[Order], storage: Storage, watch: Watcher, stopping: Callable[[], bool] = lambda: False
+) -> Endings:
     """Run all orders to their end; a run that fails does not stop the others. Measurements come last, one at a time:
     beside anything else they would be slower.
 
     A process that dies is tried again with what remains, up to :data:`MAX_DEATHS` times, then recorded as failed.
+    Once ``stopping()`` is true no run is started any more; those that were not are left without an ending.
     """
     endings = Endings()
     for part, alone in ([o for o in orders if not o.measures], False), ([o for o in orders if o.measures], True):
-        _to_the_end({order.run_id: order for order in part}, storage, endings, watch, alone=alone)
+        _to_the_end({order.run_id: order for order in part}, storage, endings, watch, stopping, alone=alone)
     return endings
 
 
 def _to_the_end(
-    remaining: dict[str, Order], storage: Storage, endings: Endings, watch: Watcher, *, alone: bool
+    remaining: dict[str, Order],
+    storage: Storage,
+    endings: Endings,
+    watch: Watcher,
+    stopping: Callable[[], bool],
+    *,
+    alone: bool,
 ) -> None:
-    while remaining:
+    while remaining and not stopping():
         before = dict(endings.deaths)
-        _fit(remaining, endings, watch, alone=alone)
+        _fit(remaining, endings, watch, stopping, alone=alone)
         for run_id, order in list(remaining.items()):
             if run_id in endings.outcome:
                 del remaining[run_id]
@@ -126,7 +142,7 @@ def _to_the_end(
                 endings.outcome[run_id] = give_up(order, storage)
                 del remaining[run_id]
         _block(remaining, endings, watch)
-        if remaining and endings.deaths == before:
+        if remaining and endings.deaths == before and not stopping():
             raise RuntimeError(f"Ray Tune stopped with {len(remaining)} runs left and none of them had started")
 
 
@@ -157,8 +173,11 @@ def execute_supply(supply: Supply, watch: Watcher) -> Endings:
             supply.ended(run_id, ok=False)  # those that have ended it knows already
 
 
-def _fit(orders: Mapping[str, Order], endings: Endings, watch: Watcher, *, alone: bool) -> None:
+def _fit(
+    orders: Mapping[str, Order], endings: Endings, watch: Watcher, stopping: Callable[[], bool], *, alone: bool
+) -> None:
     searcher = PlanSearcher(PlanSource({k: tuple(p for p in o.parents if p in orders) for k, o in orders.items()}))
+    searcher.stopping = stopping
     if not _tuned(searcher, orders, 1 if alone else _concurrency(list(orders.values())), endings, watch):
         for run_id in set(searcher.runs.values()) - set(endings.outcome):
             endings.deaths[run_id] = endings.deaths.get(run_id, 0) + 1
@@ -211,8 +230,18 @@ def room(order: Order) -> int:
 
 
 def _have() -> dict[str, float]:
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return found
+    """What the cluster has, or would have with every machine that its autoscaler may start."""
+    now: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    most: Mapping[str, float] = ray_state.get_max_resources_from_cluster_config() or {}
+    return {kind: max(now.get(kind, 0.0), most.get(kind, 0.0)) for kind in now.keys() | most.keys()}
+
+
+def _largest() -> dict[str, float]:
+    """The most of each kind that one machine has; nothing where an autoscaler may start others."""
+    if ray_state.get_max_resources_from_cluster_config():
+        return {}
+    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
+    return {kind: max(n.get(kind, 0.0) for n in nodes) for kind in ("CPU", "GPU")}
 
 
 def _resources(order: Order) -> tune.PlacementGroupFactory:

@@ -19,6 +19,7 @@ NAME_LENGTH = 25  # the UI cuts longer run names
 VALUE_LENGTH = 5000  # MLflow cuts tag values at 8000 and params at 6000 characters
 
 KEY, KIND, CONTENT, CURVES = "retable.key", "retable.kind", "retable.content", "retable.curves"
+CHECKED = "retable.checked"  # when a driver last found that it could write
 REASON, NOTE, COLOR = "retable.reason", "mlflow.note.content", "mlflow.runColor"
 
 Status = Literal["FINISHED", "FAILED", "RUNNING", "SCHEDULED", "KILLED"]

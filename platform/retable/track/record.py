@@ -11,10 +11,10 @@ from typing import Any
 from retable.study.plan import Plan
 from retable.study.schema import Study
 from retable.track import rows, runs, view
-from retable.track.connection import TrackingUnavailable, artifacts_beside, probe, quiet
-from retable.track.entries import NOTE, Files, variant
+from retable.track.connection import TrackingUnavailable, artifacts_beside, probe, quiet, sqlite_path
+from retable.track.entries import CHECKED, NOTE, Files, variant
 from retable.track.records import RunRecord
-from retable.track.storage import StorageError
+from retable.track.storage import StorageError, now
 from retable.track.writer import Published, Writer
 
 
@@ -78,6 +78,20 @@ def session(uri: str) -> Iterator[Mlflow]:
             raise  # of the files that we were given to record
         except (MlflowException, OSError) as error:
             raise TrackingUnavailable(uri, str(error).strip().splitlines()[0]) from error
+
+
+def check(uri: str, study: Study) -> None:
+    """Find out by writing whether a server or database will take what a study gives: not only that somebody listens.
+
+    Raises:
+        TrackingUnavailable: it is not there, asks who we are, refuses our address, or cannot write.
+    """
+    if sqlite_path(uri) is not None:
+        probe(uri)  # a file: that it can be opened for writing says it all
+        return
+    with session(uri) as mlflow:
+        found = experiment(mlflow.client, uri, study)
+        mlflow.client.set_experiment_tag(found.experiment_id, CHECKED, now())
 
 
 def experiment(client: Any, uri: str, study: Study) -> Any:

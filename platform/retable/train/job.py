@@ -52,6 +52,10 @@ class RunData(Protocol):
     ) -> Iterator[Batch]: ...
 
 
+class Interrupted(RuntimeError):
+    """The sink asked training to stop; everything up to the last update is saved."""
+
+
 class Sink(Protocol):
     """Receives the results of a run. Only rank 0 calls it; an exception it raises ends the training."""
 
@@ -64,3 +68,6 @@ class Sink(Protocol):
 
     def checkpoint(self, state: bytes) -> None:
         """The state inside an epoch, every ``resources.checkpoint_steps`` updates."""
+
+    def wants_stop(self) -> bool:
+        """Whether to save now and stop. Asked before every update (with several ranks, every tenth): must be quick."""

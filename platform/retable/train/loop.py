@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from retable.study.config import Protocol
 from retable.train.checkpoint import pack, unpack
 from retable.train.evaluate import evaluate, metrics
-from retable.train.job import Job, RunData, Sink
+from retable.train.job import Interrupted, Job, RunData, Sink
 from retable.train.meter import NonFiniteLoss, means
 from retable.train.model import load_weights, to_device, to_inputs
 from retable.train.optim import learning_rate, set_learning_rate
@@ -56,6 +56,7 @@ def train(
     Raises:
         CheckpointMismatch: ``state`` is of another config or seed.
         CorruptCheckpoint: ``state`` is damaged.
+        Interrupted: the sink wanted it; the state is saved.
         NonFiniteLoss: the loss became NaN or infinite.
         WeightsError: the config's initial weights are missing here, damaged, or of another network.
         RuntimeError: ``start`` is of another network.
@@ -89,6 +90,7 @@ def _train_epoch(run: Run, data: RunData, sink: Sink) -> float:
     run.meter.start()
     lr = recipe.lr
     for batches in _updates(run, data):
+        _stop_if_wanted(run, sink)
         run.meter.check(run.epoch, run.step - 1)  # of the update before: a GPU is done with it, so little is waited for
         lr = learning_rate(recipe, run.epoch, run.epoch * steps + run.step)
         _update(run, batches, lr)
@@ -192,6 +194,19 @@ def _checkpoint(run: Run, sink: Sink) -> None:
     if run.rank == 0:
         with rng_kept(run.device):
             sink.checkpoint(pack(state))
+
+
+def _stop_if_wanted(run: Run, sink: Sink) -> None:
+    if run.world > 1 and run.step % 10:
+        return  # ranks must agree, and each time they exchange it they wait for each other
+    wanted = torch.tensor(int(run.rank == 0 and sink.wants_stop()), device=run.device)
+    if run.world > 1:
+        torch.distributed.broadcast(wanted, src=0)
+    if wanted.item():
+        if run.step:  # else the epoch's end has saved all there is
+            run.meter.check(run.epoch, run.step - 1)
+            _checkpoint(run, sink)
+        raise Interrupted(f"stopped in epoch {run.epoch} after {run.step} updates")
 
 
 def _gradients_exchanged(run: Run, now: bool) -> AbstractContextManager[Any]:

@@ -1,0 +1,45 @@
+"""``clusters/onprem.yaml`` as shipped, on three hosts: up, a study that spreads over them, its record, and down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.hosts import missing
+from tests.cluster.onprem import MLFLOW, POSTGRES, STORAGE, local_table, onprem
+
+pytestmark = [
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("cluster"),
+]
+
+
+def test_a_study_on_three_hosts_gives_the_local_table(tmp_path: Path) -> None:
+    if POSTGRES is None:
+        print("Postgres is not installed (on Debian: postgresql): MLflow keeps its record in sqlite")
+    with onprem(tmp_path) as site:
+        site.retable(f"cluster up {site.file}", cwd=str(Path(__file__).resolve().parents[2]))
+        site.await_nodes(3)
+
+        ask = "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8265/api/version"
+        assert site.head.run(ask).stdout == "401", "the dashboard wants a token"
+        assert site.workers[0].run(f"{ask.replace('127.0.0.1', 'head')} || true").stdout == "000", "and is on loopback"
+
+        said = site.retable(site.submit("--dry-run"))
+        assert "ok   machines: 2 that work; 3 runs fit" in said, said
+        said = site.retable(site.submit("--follow"))
+        assert "3 runs trained, 0 were done already" in said, said
+
+        shared = tmp_path / "shared" / "runs"
+        hosts = {f.read_text().split('"host": "')[1].split('"')[0] for f in shared.glob("runs/*/attempts/0/env*.json")}
+        assert hosts == {"one", "two"}
+        here = local_table(tmp_path, tmp_path / "shared" / "data")
+        assert site.table(f"--storage {STORAGE} --offline") == here
+        assert site.table(f"--storage /tmp/nothing --tracking-uri {MLFLOW}") == here, "MLflow alone gives the table too"
+
+        site.retable(f"cluster down {site.file} --yes")
+        assert site.nodes() == 0
+        again = site.head.run("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:5000/health").stdout
+        assert again == "200", "MLflow outlives the cluster"
