@@ -87,3 +87,20 @@ def test_a_head_trains_on_two_ranks_over_the_features_of_a_parent_of_one(workspa
     assert 0.0 < record.epochs[-1]["train/judged_false"] < 1.0
     (view,) = head.training.views
     assert 0 <= record.evaluations[view.key]["top1"] <= 100
+
+
+def test_a_throughput_is_measured_over_all_workers(workspace: Workspace) -> None:
+    text = WEIGHTS.replace('top1: {metric: top1, unit: "%"}', "speed: {metric: videos_per_second}")
+    text = "\n".join(line for line in text.splitlines() if "id: twice" not in line).replace(
+        "set: {recipe.lr: 1.0e-3,", "set: {recipe.workers: 2,"
+    )
+    summary, said = run(workspace, text)
+    assert summary.exit_code == 0, summary.lines()
+    assert "t · once · speed: done" in said
+    assert "1 speeds measured, 0 were measured already" in summary.lines()
+    (measurement,) = workspace.plan(study(text)).measurements.values()
+    record = workspace.storage.record(measurement.run_id)
+    assert record is not None
+    (found,) = record.evaluations.values()
+    assert (found["videos"], found["batch"]) == (12.0, 8.0)
+    assert found["videos_per_second"] > 0

@@ -47,4 +47,5 @@ def measure_and_keep(order: Order, attempt: int, *, device: str, rank: int = 0, 
     metric = str(order.measures)
     found = measure(metric, order.config, data, view.protocol, device=device, rank=rank, world=world)
     if rank == 0:
+        found["data_processes"] = float(order.resources.data_processes())
         storage.put_json(f"{order.folder}/scores/{view.key}.json", found)

@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from retable.report.provenance import clip_words
 from retable.report.values import Hole
 from retable.study import identity
+from retable.study.config import Config
 from retable.study.plan import Measurement, Plan
 from retable.track.records import RunRecord
 
@@ -50,20 +52,31 @@ class Speeds:
     def note(self, record: RunRecord) -> str:
         """What was measured, how often, and on which machine."""
         spec, found = record.spec, numbers(record)
-        metric, machine = str(spec["measures"]), spec["machine"]
-        workers = spec["config"]["recipe"]["workers"]
-        views = f"{found['views']:.0f} view{'s' if found['views'] > 1 else ''}"
-        at_once = f", {found['batch']:.0f} views at once" if metric == "videos_per_second" else ""
-        several = f", over {workers} workers" if workers > 1 else ""
-        versions = ", ".join(f"{k} {v}" for k, v in machine.items() if k not in ("device", "machine"))
-        device = "" if machine["machine"].startswith(machine["device"]) else f"{machine['device']}; "
-        other = f" Measured on {self.machines} machines; this one's are shown." if self.machines > 1 else ""
+        metric, config = str(spec["measures"]), Config.model_validate(spec["config"])
+        other = f" Measured on {self.machines} machines; those of this one are shown." if self.machines > 1 else ""
+        times = f"Median of {found['passes']:.0f} passes (lowest to highest), after one that does not count"
+        videos = f"{found['videos']:.0f} videos of {config.data.dataset}, {_views(found, config)}"
+        compared = "Not comparable with the paper's, which is of another machine."
         return (
-            f"{WHAT[metric]}. Median of {found['passes']:.0f} passes (lowest to highest) over {found['videos']:.0f}"
-            f" videos of {views}{at_once}{several}, after one that does not count; float32, random weights. Machine:"
-            f" {device}{machine['machine']}; {versions}. Never set against the paper's, which is of another"
-            f" machine.{other}"
+            f"{WHAT[metric]}. {times}, over {videos}; float32, random weights. {_machine_words(spec['machine'])}"
+            f" {compared}{other}"
         )
+
+
+def _views(found: Mapping[str, float], config: Config) -> str:
+    """``30 views each of 8 frames of 224 x 224 pixels, 32 views at once in each of 4 workers, 5 data processes``."""
+    views = f"{found['views']:.0f} view{'s' if found['views'] > 1 else ''} each of {clip_words(config.data.clip)}"
+    if "videos_per_second" not in found:
+        return views
+    several = f" in each of {config.recipe.workers} workers" if config.recipe.workers > 1 else ""
+    processes = f"{found['data_processes']:.0f}" if found["data_processes"] else "no"
+    return f"{views}, {found['batch']:.0f} views at once{several}, {processes} data processes"
+
+
+def _machine_words(machine: Mapping[str, str]) -> str:
+    versions = ", ".join(f"{k} {v}" for k, v in machine.items() if k not in ("device", "machine"))
+    device = "" if machine["machine"].startswith(machine["device"]) else f"{machine['device']}; "
+    return f"Machine: {device}{machine['machine']}; {versions}."
 
 
 def numbers(record: RunRecord) -> dict[str, float]:

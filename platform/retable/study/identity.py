@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from retable.data.flow import weights_hash
-from retable.study.config import Config, Protocol
+from retable.study.config import Config, Protocol, Resources
 
 ID_HEX = 24  # 96 bits
 VIEW_HEX = 16
@@ -69,7 +69,7 @@ def speed_id(
     *,
     metric: str,
     protocol: Protocol,
-    loader_workers: int | None,
+    resources: Resources,
     fingerprint: str | None,
     semantics: Mapping[str, int],
 ) -> str:
@@ -86,7 +86,7 @@ def speed_id(
             "data": body["data"],
             "dataset": fingerprint if fingerprint is not None else {"name": name},
             "loop": {k: recipe[k] for k in ("batch_size", "workers", "channels_last", "deterministic")},
-            "loader_workers": loader_workers,
+            "resources": resources.model_dump(mode="json", exclude={"checkpoint_steps"}),
             "protocol": protocol.model_dump(mode="json", exclude={"checkpoint"}),
             "semantics": dict(semantics),
         }

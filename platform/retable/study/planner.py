@@ -142,7 +142,7 @@ class _Builder:
             config,
             metric=metric,
             protocol=view.protocol,
-            loader_workers=timed.resources.loader_workers,
+            resources=timed.resources,
             semantics=semantics,
         )
         found = Measurement(
