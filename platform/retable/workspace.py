@@ -151,8 +151,10 @@ class Workspace:
         file = registry.load(config.model["name"])
         frames, channels = file.inputs(file.config_class.model_validate(settings))["features"].shape[:2]
         each_epoch: Subset = "val" if data.holdout > 0 else "test"
-        mirror = self.has_dataset(data.dataset) and mirrors(config.recipe, self.dataset(data.dataset).flip)
-        views = [features.Views("train", mirror=mirror), features.Views.of(each_epoch, Protocol())]
+        drawn = config.recipe.feature_views
+        known = self.has_dataset(data.dataset) and not drawn
+        mirror = known and mirrors(config.recipe, self.dataset(data.dataset).flip)
+        views = [features.Views("train", mirror=mirror, drawn=drawn), features.Views.of(each_epoch, Protocol())]
         views += [features.Views.of(view.subset, view.protocol) for view in training.views]
         key = (data.model_dump_json(), training.fingerprint)
         if training.fingerprint is None:

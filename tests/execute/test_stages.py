@@ -13,12 +13,13 @@ import torch
 from rich.console import Console
 
 from retable.data.errors import DataError
+from retable.data.loader import open_run_data
 from retable.data.manifest import Manifest
 from retable.execute.attempt import carry_out
 from retable.execute.driver import still_missing
 from retable.execute.order import Order
 from retable.execute.refusals import refuse, refuse_caches, refuse_misfits
-from retable.execute.work import features_of, train_and_score
+from retable.execute.work import features_of, newest_state, train_and_score
 from retable.report.dag import show
 from retable.report.preview import preview
 from retable.report.results import document
@@ -26,7 +27,9 @@ from retable.study.check import check
 from retable.track.runs import run_entries
 from retable.train import stages
 from retable.train.checkpoint import unpack
-from retable.train.stages import StageError
+from retable.train.evaluate import load_model
+from retable.train.model import inputs
+from retable.train.stages import StageError, embedded
 from retable.workspace import Workspace
 from tests.execute.small import study
 from tests.execute.staged import FEATURES, WEIGHTS
@@ -99,6 +102,37 @@ def test_features_are_those_that_the_network_gives_in_evaluation(workspace: Work
     assert batch.clips["features"].shape == (4, 6, 64, 1, 1)
     assert batch.clips["features"].dtype == torch.float32
     assert torch.equal(batch.clips["features"], again.clips["features"])
+
+
+def test_kept_random_views_are_those_of_training_clips(workspace: Workspace) -> None:
+    text = FEATURES.replace("recipe: {lr: 1.0e-3,", "recipe: {feature_views: 3, lr: 1.0e-3,")
+    parent, head, _ = orders(workspace, text)
+    carry_out(parent, here(parent))
+    data = features_of(head, "cpu")
+    videos = open_run_data(
+        workspace.dataset("motions-ucf101"),
+        head.config.data,
+        augment=head.config.recipe,
+        cache_dir=Path(head.places.cache),
+        inputs=inputs(parent.config),
+    )
+    network = load_model(parent.config, newest_state(workspace.storage, parent) or b"")
+    with torch.no_grad():
+        kept = torch.cat([embedded(network, b.clips, torch.device("cpu")) for b in videos.drawn_batches(3, 10)])
+    labels = [label for batch in videos.drawn_batches(3, 10) for label in batch.labels.tolist()]
+    assert videos.drawn_labels(3).reshape(-1).tolist() == labels
+    seen = set()
+    for epoch in range(3):
+        for batch in data.train_batches(epoch, 8, seed=0):
+            for row, label, features in zip(batch.videos, batch.labels, batch.clips["features"], strict=True):
+                same = [torch.allclose(features[..., 0, 0], kept[3 * int(row) + view], atol=1e-5) for view in range(3)]
+                assert any(same)
+                assert int(label) == labels[3 * int(row) + same.index(True)]
+                seen.add(same.index(True))
+    assert seen == {0, 1, 2}
+    sizes = workspace.feature_bytes(workspace.plan(study(text)))
+    plain = workspace.feature_bytes(workspace.plan(study(FEATURES)))
+    assert sum(v or 0 for v in sizes.values()) > sum(v or 0 for v in plain.values())
 
 
 def test_a_failed_parent_marks_its_children_and_nothing_else(workspace: Workspace) -> None:

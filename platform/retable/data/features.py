@@ -30,6 +30,7 @@ from retable.data.errors import DataError, DatasetError, DiskFull
 from retable.data.files import in_turn, sweep
 from retable.data.layouts import Subset
 from retable.data.loader import Batch, RunData, epoch_rows, mirror_drawn
+from retable.data.samples import view_drawn
 from retable.data.transforms import MIRRORED_VIEWS
 
 SEMANTICS = 1
@@ -41,13 +42,15 @@ Write = Callable[[BinaryIO], tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Views:
-    """Which views of which videos: a protocol's, or while training the centre one and, with ``mirror``, its mirror."""
+    """Which views of which videos: a protocol's, or while training ``drawn`` random ones; with none of them the centre
+    one and, with ``mirror``, its mirror."""
 
     subset: Subset
     clips: int = 1
     crops: Literal["center", "three", "ten"] = "center"
     size: int | None = None
     mirror: bool = False
+    drawn: int = 0
 
     @classmethod
     def of(cls, subset: Subset, protocol: Protocol) -> Views:
@@ -57,6 +60,8 @@ class Views:
     @property
     def mirrored(self) -> tuple[bool, ...]:
         """For each view of a video, whether it is a mirror image."""
+        if self.drawn:
+            return (False,) * self.drawn  # whether they are is part of what is drawn
         if self.subset == "train":
             return (False, True) if self.mirror else (False,)
         return MIRRORED_VIEWS[self.crops] * self.clips
@@ -171,6 +176,7 @@ class FeatureData:
         self.classes, self.dataset, self.flip_permutation = videos.classes, videos.dataset, videos.flip_permutation
         self._videos, self._sets, self._judged = videos, sets, judged
         self._train = next(views for views in sets if views.subset == "train")
+        self._labels = train_labels(videos, self._train)
 
     def videos(self, subset: Subset) -> tuple[str, ...]:
         """Relative paths of the subset's videos, in the order that ``Batch.videos`` numbers them."""
@@ -191,15 +197,19 @@ class FeatureData:
         self.steps(batch_size)
         count = len(self.videos("train"))
         for rows in epoch_rows(count, epoch, batch_size, seed=seed, start=start, micro=micro, rank=rank, world=world):
-            turned = [self._train.mirror and mirror_drawn(seed, epoch, row) for row in rows]
-            yield self._trained(rows, turned)
+            yield self._trained(rows, [self._view(seed, epoch, row) for row in rows])
 
-    def _trained(self, rows: list[int], turned: list[bool]) -> Batch:
-        labels = view_labels(self._videos, "train", (False, True))[rows, [int(t) for t in turned]]
-        at = (rows, [int(t) for t in turned])
+    def _view(self, seed: int, epoch: int, row: int) -> int:
+        """Through which of its kept views a video is seen."""
+        if self._train.drawn:
+            return view_drawn(seed, epoch, row, self._train.drawn)
+        return int(self._train.mirror and mirror_drawn(seed, epoch, row))
+
+    def _trained(self, rows: list[int], views: list[int]) -> Batch:
+        at, turned = (rows, views), [self._train.mirrored[view] for view in views]
         side = {} if self._judged is None else {"judged": torch.from_numpy(self._judged[at])}
         clips = _clips(self._sets[self._train][at])
-        return Batch(clips, torch.from_numpy(labels), torch.tensor(rows), torch.tensor(turned), side)
+        return Batch(clips, torch.from_numpy(self._labels[at]), torch.tensor(rows), torch.tensor(turned), side)
 
     def eval_batches(
         self, subset: Subset, protocol: Protocol, batch_size: int, *, rank: int = 0, world: int = 1
@@ -216,6 +226,11 @@ class FeatureData:
             clips = _clips(features[rows[i : i + part]].reshape(len(here), *features.shape[2:]))
             turned = torch.tensor(mirrored * len(rows[i : i + part]))
             yield Batch(clips, torch.from_numpy(labels[here]), torch.from_numpy(here), turned)
+
+
+def train_labels(videos: RunData, views: Views) -> NDArray[np.int64]:
+    """``(N, R)``: the label of each training view."""
+    return videos.drawn_labels(views.drawn) if views.drawn else view_labels(videos, "train", views.mirrored)
 
 
 def view_labels(videos: RunData, subset: Subset, mirrored: tuple[bool, ...]) -> NDArray[np.int64]:

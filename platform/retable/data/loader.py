@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -86,6 +87,20 @@ class RunData:
         count = len(self._samples.items["train"])
         parts = epoch_rows(count, epoch, batch_size, seed=seed, start=start, micro=micro, rank=rank, world=world)
         return self._load([[Key("train", row, seed, epoch) for row in part] for part in parts])
+
+    def drawn_batches(self, views: int, batch_size: int) -> Iterator[Batch]:
+        """So many random views of every training video, drawn like training clips: the same whenever they are asked
+        for, video by video."""
+        keys = self._drawn(views)
+        return self._load([keys[i : i + batch_size] for i in range(0, len(keys), batch_size)])
+
+    def drawn_labels(self, views: int) -> NDArray[np.int64]:
+        """``(N, views)``: the labels of :meth:`drawn_batches`, without reading them."""
+        labels = [self._samples.label(key) for key in self._drawn(views)]
+        return np.array(labels, np.int64).reshape(-1, views)
+
+    def _drawn(self, views: int) -> list[Key]:
+        return [Key("train", row, 0, view) for row in range(len(self._samples.items["train"])) for view in range(views)]
 
     def eval_batches(
         self, subset: Subset, protocol: Protocol, batch_size: int, *, rank: int = 0, world: int = 1

@@ -77,6 +77,11 @@ def mirrors(augment: Augment, rule: FlipRule) -> bool:
     return augment.flip == "plain" or (augment.flip == "swap_labels" and rule != "never")
 
 
+def view_drawn(seed: int, epoch: int, row: int, views: int) -> int:
+    """Which of a video's kept training views a sample is."""
+    return int(np.random.default_rng([_AUGMENT, seed, epoch, row]).integers(views))
+
+
 def mirror_drawn(seed: int, epoch: int, row: int) -> bool:
     """Whether a training sample is seen mirrored where its place, crop and contrast are not drawn: p = 0.5."""
     return bool(np.random.default_rng([_AUGMENT, seed, epoch, row]).random() < 0.5)
@@ -110,10 +115,7 @@ class Samples(TorchDataset[Rows]):
 
     def _train(self, key: Key, item: Item) -> Rows:
         """One augmented clip."""
-        rng = np.random.default_rng([_AUGMENT, key.seed, key.epoch, key.row])
-        indices = train_clip(self.frames.counts[item.path], self.clip, rng)
-        draw = Draw.of(rng)
-        mirrored = self.mirrors and draw.turn < 0.5
+        indices, draw, mirrored, label = self._drawn(key, item)
         clips = {}
         for name, frames in self._clips(item, indices):
             size, (height, width) = self.clip.size, frames.shape[1:3]
@@ -123,8 +125,19 @@ class Samples(TorchDataset[Rows]):
             if name == "rgb" and self.augment.contrast:
                 frames = contrast(frames, 1.0 + self.augment.contrast * (2.0 * draw.contrast - 1.0))
             clips[name] = np.ascontiguousarray(frames)[None]
-        label = self.swap[item.label] if mirrored and self.swap is not None else item.label
         return Rows(clips, [label], [key.row], [False])
+
+    def label(self, key: Key) -> int:
+        """The label of a training sample, without reading it."""
+        return self._drawn(key, self.items[key.subset][key.row])[-1]
+
+    def _drawn(self, key: Key, item: Item) -> tuple[Indices, Draw, bool, int]:
+        """What is drawn for a training sample: its frames, its window, whether it is mirrored; and its label then."""
+        rng = np.random.default_rng([_AUGMENT, key.seed, key.epoch, key.row])
+        indices = train_clip(self.frames.counts[item.path], self.clip, rng)
+        draw = Draw.of(rng)
+        mirrored = self.mirrors and draw.turn < 0.5
+        return indices, draw, mirrored, self.swap[item.label] if mirrored and self.swap is not None else item.label
 
     def _view(self, key: Key, item: Item, protocol: Protocol) -> Rows:
         indices = test_clips(self.frames.counts[item.path], self.clip, protocol.clips)[key.clip]

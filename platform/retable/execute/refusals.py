@@ -56,7 +56,7 @@ def refuse_mirrors(plan: Plan, workspace: Workspace) -> None:
         name, crops = config.data.dataset, view.protocol.crops
         if any(MIRRORED_VIEWS[crops]) and workspace.has_dataset(name):
             manifest = manifests.setdefault(name, workspace.dataset(name))
-            if manifest.flip == "never":
+            if manifest.flip == "never" and config.recipe.flip != "plain":
                 raise DatasetError(
                     f"{_named(cells[0])}: dataset {name} must not be mirrored, but half of {crops} crops are:"
                     " set protocol.crops to center or three"

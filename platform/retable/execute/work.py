@@ -92,7 +92,8 @@ def feature_views(order: Order) -> tuple[Source, list[Views]]:
     manifest = open_dataset(config.data.dataset, dataset_folder(config.data.dataset, order.places.data))
     each_epoch: Literal["val", "test"] = "val" if config.data.holdout > 0 else "test"
     scored = [(each_epoch, Protocol()), *((view.subset, view.protocol) for view in order.views)]
-    train = Views("train", mirror=mirrors(config.recipe, manifest.flip))
+    drawn = config.recipe.feature_views
+    train = Views("train", mirror=not drawn and mirrors(config.recipe, manifest.flip), drawn=drawn)
     source = Source(order.parents[0], str(order.spec["dataset"]["fingerprint"]), config.data)
     return source, [train, *dict.fromkeys(Views.of(subset, protocol) for subset, protocol in scored)]
 

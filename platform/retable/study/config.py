@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from retable.data.config import Augment, Data, Frozen, Protocol
 
@@ -48,6 +48,21 @@ class Recipe(Augment):
     deterministic: bool = True
     workers: int = Field(1, ge=1, description="train world size; more than one trains through Ray Train (DDP)")
     sync_bn: bool = False
+
+    feature_views: int = Field(
+        0,
+        ge=0,
+        description="on an earlier stage's features: random training views that are kept of each video;"
+        " 0: its centre view and the mirror image of that",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_unused_views(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Recipes of trainings on videos look as they did before there were any views to keep."""
+        body: dict[str, Any] = dump(self)
+        if body["feature_views"] == 0:
+            del body["feature_views"]
+        return body
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:

@@ -123,8 +123,9 @@ class InitFrom(Frozen):
     """The run starts from another one, which has this one's settings with ``set`` on top: an earlier stage.
 
     ``weights``: training begins with the other run's final weights. ``features``: the other run's network stays frozen
-    and is run once over a centre view of each video (and its mirror image, with ``recipe.flip``); what is trained is
-    the model with ``head_only``, on these features.
+    and is run once over a centre view of each video (and its mirror image, with ``recipe.flip``), or over as many
+    random training views as ``recipe.feature_views`` says; what is trained is the model with ``head_only``, on these
+    features.
     """
 
     set: Settings = Field(min_length=1)

@@ -16,7 +16,7 @@ from retable import registry
 from retable.data import loader
 from retable.data.config import Protocol
 from retable.data.errors import DataError
-from retable.data.features import FeatureData, Source, Views, kept, view_labels
+from retable.data.features import FeatureData, Source, Views, kept, train_labels
 from retable.study.config import Config
 from retable.train.checkpoint import CorruptCheckpoint, State, check, unpack
 from retable.train.classifiers import judge_all
@@ -147,7 +147,11 @@ def _writer(
         both = views.subset == "train" and views.mirror
         protocol = Protocol(clips=views.clips, crops="ten" if both else views.crops, size=views.size)
         frozen = for_protocol(model(), parent, protocol)
-        for batch in videos.eval_batches(views.subset, protocol, _VIEWS):
+        if views.drawn:
+            batches = videos.drawn_batches(views.drawn, _VIEWS)
+        else:
+            batches = videos.eval_batches(views.subset, protocol, _VIEWS)
+        for batch in batches:
             clips = {name: _centres(clip) if both else clip for name, clip in batch.clips.items()}
             features = embedded(frozen, clips, torch.device(device))
             file.write(np.ascontiguousarray(features.cpu().numpy()).data)
@@ -204,7 +208,7 @@ def _judged(
     folds = int(child.model.get("judge_folds", 1))
 
     def write(file: BinaryIO) -> tuple[int, ...]:
-        labels = view_labels(videos, "train", views.mirrored)
+        labels = train_labels(videos, views)
         with isolated(Job(child, 0)):
             file.write(judge_all(features, labels, len(videos.classes), folds).data)
         return features.shape[:3]
