@@ -56,7 +56,11 @@ def _machine(order: Order) -> dict[str, str]:
     """The machine of the order's workers, which with several of them may be another one than this process's."""
     if order.workers == 1:
         return measure.machine_of(order)
-    asked = ray.remote(num_cpus=order.resources.cpus_per_worker, num_gpus=order.resources.gpus_per_worker)
+    asked = ray.remote(
+        num_cpus=order.resources.cpus_per_worker,
+        num_gpus=order.resources.gpus_per_worker,
+        scheduling_strategy="DEFAULT",  # not in the trial's own bundle, which has no CPUs
+    )
     found: dict[str, str] = ray.get(asked(measure.machine_of).remote(order))
     return found
 
