@@ -185,3 +185,20 @@ def test_settings_for_some_cells_may_not_overlay_what_these_vary() -> None:
 def kind(plan: Plan, key: str) -> str:
     node: Evaluation = plan.evaluations[key]
     return node.kind
+
+
+def test_a_head_draws_crops_only_where_random_views_are_kept() -> None:
+    text = TEXT.replace("{name: msfnet}", "{name: statsn, backbone: tiny, key_frames: true}").replace(
+        "clip: {frames: 8, size: 112}", "clip: {frames: 30, size: 48, sampling: segments}"
+    )
+    text = text.replace("recipe: {epochs: 4}", "recipe: {epochs: 4, crop: random}")
+    start = "{set: {model.tsn: false, model.key_frames: false, data.clip.frames: 1}, use: features}"
+    crops = []
+    for views in (0, 2):
+        found = text.replace(
+            "init_from: {set: {recipe.epochs: 9}}", f"set: {{recipe.feature_views: {views}}}, init_from: {start}"
+        )
+        head = make_plan(parse(found), WORLD, tables=["t1"], rows=["second"]).runs[-1].training.config
+        assert head.model["head_only"]
+        crops.append(head.recipe.crop)
+    assert crops == ["center", "random"]

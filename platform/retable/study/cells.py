@@ -221,6 +221,7 @@ class _Asker:
         parent = self._resolve(name, extra | earlier, "first")
         if start.use == "features":
             extra = extra | stages.on_features(parent, (*origin, "use"))
+            extra = extra | stages.of_centre_views(self._resolve(name, extra), (*origin, "use"))
         child = self._resolve(name, extra)
         stages.refuse_misfits(parent, child, start.use, (*origin, "set"))
         return Score(child, parent, start.use)

@@ -13,7 +13,7 @@ HEAD_ONLY = "head_only"
 
 
 def on_features(parent: Resolved, origin: YamlPath) -> Leaves:
-    """The settings of a training on the features of ``parent``: the head alone, on centre views.
+    """The settings of a training on the features of ``parent``: the head alone.
 
     Raises:
         Unresolvable: the model has no head of its own, or the recipe asks for changed pixels.
@@ -26,8 +26,13 @@ def on_features(parent: Resolved, origin: YamlPath) -> Leaves:
     if config.recipe.contrast:
         message = f"contrast {config.recipe.contrast} changes pixels, and features are computed once"
         raise Unresolvable([Fault("recipe", origin, message, "features", "set recipe.contrast to 0")])
-    settings = {f"model.{HEAD_ONLY}": True, "model.weights": "none", "recipe.crop": "center"}
+    settings = {f"model.{HEAD_ONLY}": True, "model.weights": "none"}
     return {path: Leaf(value, origin) for path, value in settings.items()}
+
+
+def of_centre_views(child: Resolved, origin: YamlPath) -> Leaves:
+    """What a training on features is also set to where no random views are kept: no crops are drawn."""
+    return {} if child.config.recipe.feature_views else {"recipe.crop": Leaf("center", origin)}
 
 
 def refuse_misfits(parent: Resolved, child: Resolved, use: Literal["weights", "features"], origin: YamlPath) -> None:
