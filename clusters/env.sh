@@ -9,8 +9,8 @@ export MLFLOW_DISABLE_TELEMETRY=true
 export RAY_worker_niceness=0                      # workers run at nice 15 by default
 export RAY_TRAIN_HEALTH_CHECK_INTERVAL_S=0.2      # each train.report waits for it; 2 s by default
 
-# A node that falls silent is given up after about half a minute instead of a minute, and its tasks with it instead of
-# after seven. Much tighter values take a busy node for a dead one.
+# How soon a node that falls silent is given up, and its tasks with it: docs/cluster.md has what was measured. Much
+# tighter values take a busy node for a dead one.
 export RAY_health_check_period_ms=1000
 export RAY_health_check_timeout_ms=5000
 export RAY_health_check_failure_threshold=5
