@@ -39,5 +39,5 @@ def results(
         TrackingUnavailable: runs are missing from storage, and MLflow cannot be reached.
     """
     workspace = Workspace.open(storage, data, tracking_uri)
-    plan = workspace.plan(open_study(study), profile=profile, seeds=tuple(seeds or (0,)))
+    plan = workspace.plan(open_study(study), profile=profile, seeds=tuple(seeds or (0,)), recorded=not offline)
     return long_form(document(plan, workspace.records(plan, offline=offline), seeds=seeds))

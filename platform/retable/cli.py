@@ -84,10 +84,10 @@ def plan(
     from retable.report import prices as tariff
 
     paid = tariff.load(prices) if prices else None
-    workspace = places.open()
-    planned = chosen.plan(chosen.load(), workspace)
+    workspace, loaded = places.open(), chosen.load()
+    planned = chosen.plan(loaded, workspace)
     sizes = workspace.cache_bytes(planned), workspace.feature_bytes(planned)
-    seen = preview.preview(planned, workspace.storage.records(), *sizes)
+    seen = preview.preview(planned, workspace.storage.records(), *sizes, workspace.best_of(loaded, planned))
     if paid is not None:
         seen["money"] = tariff.money(seen, paid)
     if as_json:
@@ -108,21 +108,21 @@ def run(
     cpus: Cpus = None,
     address: Address = None,
 ) -> None:
-    """Train what the tables still need, record it, and print the tables.
+    """Train what the tables still need, record it, and print the tables. Rows that are tuned are searched first.
 
     The same command again does only what is missing: interrupt it, kill it, extend it with more seeds.
 
     Example: `retable run studies/msfnet.yaml --tables table2 --tables table3 --seeds 2`
     """
-    from retable.execute.driver import run_study
+    from retable.execute.search_rows import run_tuned
     from retable.report import render
 
     workspace, loaded = places.open(), chosen.load()
-    planned = chosen.plan(loaded, workspace)
-    summary = run_study(
-        loaded, planned, workspace, err, retry_failed=retry_failed, record=not offline, address=address, cpus=cpus
-    )
-    sys.stdout.write(render.render(_document(workspace, planned, None, offline=True), "terminal", width=_width()))
+    summary = run_tuned(
+        loaded, lambda: chosen.plan(loaded, workspace), workspace, err,
+        retry_failed=retry_failed, record=not offline, address=address, cpus=cpus,
+    )  # fmt: skip
+    sys.stdout.write(render.render(_document(workspace, summary.plan, None, offline=True), "terminal", width=_width()))
     for line in summary.lines():
         err.print(line)
     if summary.published is not None:
@@ -158,7 +158,7 @@ def table(
     from retable.report import render
 
     workspace = places.open()
-    planned = chosen.plan(chosen.load(), workspace)
+    planned = chosen.plan(chosen.load(), workspace, recorded=not offline)
     doc = _document(workspace, planned, chosen.asked_seeds, offline=offline)
     sys.stdout.write(render.render(doc, format_, width=_width()))
 

@@ -106,11 +106,11 @@ class Chosen(Overlaid):
             return None
         return tuple(sorted({*range(self.seeds or 0), *(self.seed or [])}))
 
-    def plan(self, loaded: LoadedStudy, workspace: Workspace) -> Plan:
-        """The plan of what is chosen; seed 0 where none is."""
+    def plan(self, loaded: LoadedStudy, workspace: Workspace, *, recorded: bool = False) -> Plan:
+        """The plan of what is chosen; seed 0 where none is. ``recorded``: MLflow knows what rows are tuned to, too."""
         return workspace.plan(
             loaded, profile=self.profile, seeds=self.asked_seeds or (0,), settings=self.settings,
-            tables=self.tables or (), rows=self.rows or (),
+            tables=self.tables or (), rows=self.rows or (), recorded=recorded,
         )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +18,18 @@ Optuna = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Budget:
+    """When the search is over; the study's budget where none of these is given."""
+
+    trials: Annotated[int | None, typer.Option(min=1, help="Budget: trials. Default: the study's budget.")] = None
+    epochs: Annotated[int | None, typer.Option(min=1, help="Budget: epochs trained for the search.")] = None
+    gpu_hours: Annotated[float | None, typer.Option(min=0.0, help="Budget: GPU-hours of those epochs.")] = None
+    hours: Annotated[
+        float | None, typer.Option(min=0.0, help="Budget: hours that drivers work on it, restarts added up.")
+    ] = None
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(spread(search))
@@ -25,8 +39,10 @@ def register(app: typer.Typer) -> None:
 def search(
     study: Overlaid,
     places: Places,
-    trials: Annotated[int | None, typer.Option(min=1, help="Budget: trials. Default: the study's.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Budget: epochs trained for the search.")] = None,
+    budget: Budget,
+    row: Annotated[
+        str | None, typer.Option(help="The search of TABLE.ROW, which the study's tune_rows tunes.", show_default=False)
+    ] = None,
     sampler: Annotated[
         Literal["tpe", "random", "grid", "cmaes", "nsga2", "qmc"] | None, typer.Option(help="Default: the study's.")
     ] = None,
@@ -34,6 +50,7 @@ def search(
         Literal["none", "asha", "median"] | None, typer.Option(help="Early stopping. Default: the study's.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The sampler's seed. Trials train with seed 0.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0..N-1 of the best trial, trained on all of train.")] = 1,
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Trials at once; 1 is reproducible. Default: as many as fit.")
     ] = None,
@@ -46,34 +63,46 @@ def search(
 ) -> None:
     """Search the study's hyperparameters: trials are runs, shared with its tables where configs are equal.
 
-    The same command again goes on where it was, after any kill; a larger budget extends the search.
+    The same command again goes on where it was, after any kill; a larger budget extends the search. When the budget
+    is spent, the best trial is trained on all of train and scored on the test videos.
 
-    Example: `retable search studies/msfnet.yaml --trials 24 --scheduler asha`
+    Example: `retable search studies/msfnet.yaml --trials 24 --scheduler asha --seeds 3`
     """
-    from retable.execute import search_asked
-    from retable.execute import search_driver as driver
+    from retable.execute import search_asked, search_best
+    from retable.execute.search_driver import read_trials
+    from retable.report import render, results
     from retable.report import trials as report
+    from retable.track import tunings
 
-    workspace = places.open()
-    asked = search_asked.Asked(sampler, scheduler, trials, epochs, seed, concurrency)
-    hunt = search_asked.hunt_of(study.load(), study.profile, study.settings, asked)
+    workspace, loaded = places.open(), study.load()
+    asked = search_asked.Asked(
+        sampler, scheduler, budget.trials, budget.epochs, budget.gpu_hours, budget.hours, seed, concurrency
+    )
+    hunt = search_asked.any_hunt(loaded, study.profile, study.settings, asked, row)
     code = 0
     if show:
-        name, found = driver.read_trials(hunt, workspace, optuna)
+        name, found = read_trials(hunt, workspace, optuna)
+        end = tunings.end_of(hunt, workspace.world, workspace.storage)
+        best = search_best.best_of(loaded, hunt, workspace, end, range(seeds))
     else:
-        summary = driver.run_search(
-            hunt, workspace, err, asked, url=optuna, record=not offline, address=address, cpus=cpus
-        )
-        name, found, code = summary.name, summary.trials, summary.exit_code
+        summary, best = search_best.search_and_train(
+            loaded, hunt, workspace, err, asked,
+            seeds=range(seeds), url=optuna, record=not offline, address=address, cpus=cpus,
+        )  # fmt: skip
+        name, found = summary.name, summary.trials
+        code = max(summary.exit_code, best.exit_code if best else 0)
         for line in summary.lines():
             err.print(line)
-    doc = report.document(name, hunt, found)
+    trained = results.document(best.plan, workspace.records(best.plan, offline=True)) if best else None
+    doc = report.document(name, hunt, found) | {"trained": trained}
     if as_json:
         print_json(doc)
     else:
         out.print(report.table(doc))
         for line in report.lines(doc):
             out.print(line)
+        if trained is not None:
+            sys.stdout.write("\n" + render.render(trained, "terminal", width=out.width if out.is_terminal else None))
     raise typer.Exit(code)
 
 

@@ -17,6 +17,7 @@ from retable.data.cache import cache_size
 from retable.data.flow_file import BYTES_PER_CODE
 from retable.data.manifest import Manifest, dataset_folder, fingerprint, open_dataset
 from retable.data.samples import mirrors
+from retable.study import best
 from retable.study.cells import matches
 from retable.study.check import check
 from retable.study.config import Data, Protocol
@@ -24,8 +25,10 @@ from retable.study.load import LoadedStudy, load
 from retable.study.plan import Plan, Subset, Training
 from retable.study.planner import World, make_plan
 from retable.study.problems import StudyError
-from retable.study.schema import Study
-from retable.track import reader, view
+from retable.study.schema import Search, Study
+from retable.study.searches import Hunt
+from retable.study.tuned import Tuned
+from retable.track import reader, tunings, view
 from retable.track.connection import artifacts_beside, default_uri
 from retable.track.records import RunRecord
 from retable.track.storage import Storage
@@ -192,9 +195,40 @@ class Workspace:
         settings: Mapping[str, Any] | None = None,
         tables: Sequence[str] = (),
         rows: Sequence[str] = (),
+        recorded: bool = False,
+        tuned: Mapping[tuple[str, str], Tuned] | None = None,
     ) -> Plan:
-        """The plan of a study in this workspace (StudyError for settings that cannot be)."""
-        return make_plan(loaded, self.world, profile=profile, seeds=seeds, settings=settings, tables=tables, rows=rows)
+        """The plan of a study in this workspace (StudyError for settings that cannot be).
+
+        What the searches of tuned rows have come to is read from storage; ``recorded``: what it lacks from MLflow.
+        ``tuned`` adds to that.
+        """
+        ends = tunings.ends(
+            loaded.study, profile or loaded.study.default_profile, settings or {}, self.world, self.storage,
+            uri=self.tracking_uri if recorded else None,
+        ) | dict(tuned or {})  # fmt: skip
+        return make_plan(
+            loaded, self.world, profile=profile, seeds=seeds, settings=settings, tables=tables, rows=rows, tuned=ends
+        )
+
+    def best_plan(self, loaded: LoadedStudy, search: Search, tuned: Tuned, **asked: Any) -> tuple[LoadedStudy, Plan]:
+        """The study with its search's best trial as a last table, and the plan of that table.
+
+        ``asked``: profile, seeds and settings, as :meth:`plan` takes them.
+        """
+        found = best.with_best(loaded, search, tuned)
+        return found, make_plan(found, self.world, tables=(best.TABLE,), tuned={best.PLACE: tuned}, **asked)
+
+    def best_of(self, loaded: LoadedStudy, plan: Plan) -> Plan | None:
+        """The plan of what the study's search has come to, as the study file has it; None if it is not over."""
+        if loaded.study.search is None:
+            return None
+        hunt = Hunt(loaded.study, plan.profile, plan.settings)
+        tuned = tunings.end_of(hunt, self.world, self.storage)
+        if tuned is None or tuned.point is None:
+            return None
+        asked = {"profile": plan.profile, "seeds": plan.seeds, "settings": plan.settings}
+        return self.best_plan(loaded, hunt.search, tuned, **asked)[1]
 
 
 def _of_plan(plan: Plan, records: Mapping[str, RunRecord]) -> dict[str, RunRecord]:

@@ -63,6 +63,7 @@ class Bench:
 
     root: Path
     text: str = SEARCH
+    profile: str = "profiles:\n  paper: {}"
     study: optuna.Study | None = None
     value: Callable[[RunSpec, int], float] = accuracy
     trained: list[tuple[str, int]] = field(default_factory=list)
@@ -70,7 +71,8 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.storage = Storage(str(self.root))
-        self.hunt = Hunt(parse(NINE + self.text, "s.yaml").study, "paper", {})
+        text = NINE.replace("profiles:\n  paper: {}", self.profile) + self.text
+        self.hunt = Hunt(parse(text, "s.yaml").study, "paper", {})
         up, down = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
         directions = [up if goal.maximize else down for goal in self.hunt.search.goals]
         self.study = self.study or optuna.create_study(directions=directions)
@@ -81,7 +83,7 @@ class Bench:
     def source(self, sampler: str = "tpe", seed: int = 0, concurrency: int = 1, **changes: Any) -> SearchSource:
         assert self.study is not None
         search = self.hunt.search
-        options = Options(sampler, changes.get("budget", search.budget), seed, concurrency)
+        options = Options(sampler, changes.get("budget", search.budget), seed, concurrency, changes.get("fair", False))
         places = Places(self.storage.url, None, "", Process("host", 1, 0.0))
         decisions = Decisions(changes.get("scheduler", search.scheduler), EPOCHS)
         return SearchSource(self.hunt, self.make, self.study, self.storage, places, options, decisions)
@@ -98,7 +100,7 @@ class Bench:
         self.storage.put_json(f"{order.folder}/spec.json", order.spec)
         for epoch in range(len(list(self.storage.epochs(run_id))), EPOCHS):
             self.step()
-            line = {"epoch": epoch, "test/top1": self.value(run, epoch)}
+            line = {"epoch": epoch, "test/top1": self.value(run, epoch), "seconds": 600.0}
             self.storage.put_json(f"{order.folder}/epochs/{epoch}.0.json", line)
             self.trained.append((run_id, epoch))
             self.step()
@@ -334,3 +336,40 @@ search:
     killed.steps = 10**9
     assert told(killed.search(sampler=sampler)) == told(expected)
     assert len(killed.trained) == len(set(killed.trained)) == 6 * EPOCHS
+
+
+def test_a_budget_of_gpu_hours_is_spent_by_the_recorded_seconds_of_what_is_trained(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, text=SEARCH, profile="profiles:\n  paper: {resources: {gpus_per_worker: 2}}")
+    trials = bench.search(budget=Budget(gpu_hours=5))
+    assert [(t.seconds, t.gpus) for t in trials] == [(EPOCHS * 600.0, 2)] * 3  # 2 GPU-hours each
+    assert len(bench.search(budget=Budget(gpu_hours=7))) == 4
+
+
+def test_a_budget_of_hours_is_that_of_all_drivers_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 60.0  # looked at when a driver begins, after each epoch and after each run
+        return now
+
+    monkeypatch.setattr("retable.execute.search.time.monotonic", clock)
+    first = bench.search(budget=Budget(hours=0.25))
+    assert len(first) == 3  # a minute for each of 6 epochs and for the end; the trial that crosses it is finished
+    now = 10**6
+    assert len(bench.search(budget=Budget(hours=0.25))) == 3
+    assert len(bench.search(budget=Budget(hours=0.4))) == 4
+
+
+def test_searches_that_are_compared_do_not_gain_by_what_others_have_trained(bench: Bench, tmp_path: Path) -> None:
+    expected = Bench(tmp_path / "alone").search(fair=True, budget=Budget(epochs=15))
+    for trial in expected:  # now somebody else has trained all of it, and another run in the space
+        run = bench.make(trial.point)
+        bench.storage.put_json(f"runs/{run.run_id}/spec.json", run.to_json())
+        for epoch in range(EPOCHS):
+            bench.storage.put_json(f"runs/{run.run_id}/epochs/{epoch}.0.json", {"epoch": epoch})
+        bench.finish(run, run.training.views[0].key)
+    assert [(t.point, t.values, t.state) for t in bench.search(fair=True, budget=Budget(epochs=15))] == [
+        (t.point, t.values, "complete") for t in expected
+    ]
+    assert bench.trained == []

@@ -25,7 +25,8 @@ def labels(plan: Plan) -> dict[str, str]:
     found = {}
     for run in plan.runs:
         cell = plan.served[run.training.config_id][0]
-        label = plan.study.table(cell.table).row(cell.row).label
+        table = plan.study.table(cell.table)
+        label = table.row(cell.row).label + (", tuned" if table.columns[cell.column].tuned else "")
         stage = "" if plan.users[run.training.config_id] else " · first stage"
         found[run.run_id] = f"{cell.table} · {label}{stage} · seed {run.seed}"
     for key, measurement in plan.measurements.items():

@@ -29,7 +29,7 @@ class Publisher:
 
     def __init__(self, loaded: LoadedStudy, plan: Plan, workspace: Workspace, console: Console):
         self.workspace, self.console = workspace, console
-        self.plan = workspace.plan(loaded, profile=plan.profile, settings=plan.settings)
+        self.plan = workspace.plan(loaded, profile=plan.profile, settings=plan.settings, tuned=plan.tuned)
         self._lock = threading.Lock()
         self._woken, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="mlflow-writer", daemon=True)

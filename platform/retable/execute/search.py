@@ -6,6 +6,7 @@ The storage's runs are the truth; Optuna's storage holds what was asked and told
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -32,12 +33,17 @@ from retable.track.trials import TrialRecord
 
 @dataclass(frozen=True)
 class Options:
-    """How a search is carried out. ``seed`` is the sampler's; trials train with seed 0 as tables do first."""
+    """How a search is carried out. ``seed`` is the sampler's; trials train with seed 0 as tables do first.
+
+    ``fair``: it is one of several that are compared. It learns from its own trials only, and what others have trained
+    costs it as much as if it had.
+    """
 
     sampler: str
     budget: Budget
     seed: int = 0
     concurrency: int = 1
+    fair: bool = False
 
 
 @dataclass
@@ -66,11 +72,14 @@ class SearchSource:
     _waiting: list[optuna.Trial] = field(default_factory=list)
     _deaths: dict[str, int] = field(default_factory=dict)
     _misses: int = 0
+    _began: float = 0.0
 
     def __post_init__(self) -> None:
         self.decisions.log[:] = sorted((*self.decisions.log, *self.ledger.decisions()), key=lambda d: d.order)
         left = self.ledger.running()
-        self._mirror()
+        self._began = time.monotonic() - 3600 * self.ledger.spent().hours
+        if not self.options.fair:
+            self._mirror()
         for _, row, point in self.hunt.first():
             attrs = {} if row is None else {"label": row}
             self.study.enqueue_trial(self.hunt.space.encode(point), user_attrs=attrs, skip_if_exists=True)
@@ -79,7 +88,7 @@ class SearchSource:
     @cached_property
     def ledger(self) -> Ledger:
         """What was asked and told."""
-        return Ledger(self.study)
+        return Ledger(self.study, self.options.fair)
 
     @cached_property
     def proposals(self) -> Proposals:
@@ -106,6 +115,7 @@ class SearchSource:
         trial = self._open.get(run_id)
         if trial is None:
             return
+        self.ledger.worked(time.monotonic() - self._began)
         decision = self._decided(trial, line)
         if decision is not None and not decision.go:
             asked = {"schema": 1, "epoch": int(line["epoch"]), "search": self.study.study_name}
@@ -115,6 +125,7 @@ class SearchSource:
         trial = self._open.pop(run_id, None)
         if trial is None:
             return
+        self.ledger.worked(time.monotonic() - self._began)
         record = self.storage.record(run_id)
         if record is not None and record.status in ("done", "failed"):
             self._tell(trial, record)
@@ -129,12 +140,13 @@ class SearchSource:
         """Every trial of the search so far; those passed over are left out."""
         return recorded(self.study, self.storage)
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do: the budget is spent or the space exhausted, and every trial has ended."""
+        return not (self.halted or self._open or self._waiting or self.ledger.running())
+
     def _asked(self) -> optuna.Trial | None:
-        trials, epochs = self.ledger.spent()
-        budget = self.options.budget
-        if (budget.trials is not None and trials >= budget.trials) or (
-            budget.epochs is not None and epochs >= budget.epochs
-        ):
+        if self.ledger.spent().all_of(self.options.budget):
             return None
         trial = self.proposals.ask(self._misses)
         self.exhausted |= trial is None
@@ -158,8 +170,9 @@ class SearchSource:
             return None
         self._misses = 0
         record = self.storage.record(run.run_id)
-        self.ledger.begin(trial, run.run_id, self.options.sampler, len(record.epochs) if record is not None else 0)
         order = replace(Order.of(run, self.places), stoppable=self.decisions.rule.kind != "none")
+        gpus = order.resources.gpus_per_worker * order.workers
+        self.ledger.begin(trial, run.run_id, self.options.sampler, len(record.epochs) if record else 0, gpus)
         if record is not None and self._settled(trial, order, record):
             return None
         self._open[run.run_id], self._orders[run.run_id] = trial, order

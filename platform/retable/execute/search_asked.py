@@ -6,16 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from retable.study import identity
 from retable.study.load import LoadedStudy
-from retable.study.plan import RunSpec
-from retable.study.problems import Problem, StudyError
+from retable.study.problems import Problem, StudyError, nearest
 from retable.study.resolve import leaves
+from retable.study.schema import Budget
 from retable.study.search_faults import unfit
-from retable.study.searches import Hunt
-
-TRAIN_SEED = 0
-"""Trials train with this seed: where configs are equal they are the tables' first runs."""
+from retable.study.searches import Hunt, row_hunts
 
 
 @dataclass(frozen=True)
@@ -26,6 +22,8 @@ class Asked:
     scheduler: str | None = None
     trials: int | None = None
     epochs: int | None = None
+    gpu_hours: float | None = None
+    hours: float | None = None
     seed: int = 0
     concurrency: int | None = None
 
@@ -36,46 +34,60 @@ def hunt_of(loaded: LoadedStudy, profile: str | None, settings: Mapping[str, Any
     Raises:
         StudyError: there is no search, no such profile, or an option does not fit it.
     """
-    study, name = loaded.study, profile or loaded.study.default_profile
+    study, name = loaded.study, known_profile(loaded, profile)
     if study.search is None:
         raise StudyError([loaded.source.problem((), "has no search", hint="add search: {space: ..., objective: ...}")])
-    if name not in study.profiles:
-        raise StudyError([loaded.source.problem(("profiles",), f"there is no profile {name!r}")])
     search = study.search
     changes: dict[str, Any] = {}
     if asked.sampler is not None:
         changes["sampler"] = asked.sampler
     if asked.scheduler is not None:
         changes["scheduler"] = search.scheduler.model_copy(update={"kind": asked.scheduler})
-    if asked.trials is not None or asked.epochs is not None:
-        changes["budget"] = type(search.budget)(trials=asked.trials, epochs=asked.epochs)
-    search = search.model_copy(update=changes)
-    hunt = Hunt(study.model_copy(update={"search": search}), name, dict(settings))
+    limits = {n: getattr(asked, n) for n in Budget.model_fields if getattr(asked, n) is not None}
+    if limits:
+        changes["budget"] = Budget(**limits)
+    hunt = Hunt(study.model_copy(update={"search": search.model_copy(update=changes)}), name, dict(settings))
     _refuse(hunt)
     return hunt
 
 
-def search_name(hunt: Hunt, run: RunSpec) -> str:
-    """``msfnet-laptop-1a2b3c4d``: another space, objective, surrounding config, dataset or code is another search.
+def any_hunt(
+    loaded: LoadedStudy, profile: str | None, settings: Mapping[str, Any], asked: Asked, row: str | None
+) -> Hunt:
+    """The study's search, or that of ``row`` if one is named. Raises as :func:`hunt_of` and :func:`row_hunt` do."""
+    if row is None:
+        return hunt_of(loaded, profile, settings, asked)
+    return row_hunt(loaded, profile, settings, asked, row)
 
-    Sampler, scheduler and budget are not part of it: they may change while it goes on.
+
+def row_hunt(loaded: LoadedStudy, profile: str | None, settings: Mapping[str, Any], asked: Asked, row: str) -> Hunt:
+    """The search of ``table.row``, which is tuned. Rows are compared, so the command line changes nothing of it.
+
+    Raises:
+        StudyError: there is no such row, or the command line changes how it is searched.
     """
-    around = {path: leaf.value for path, leaf in hunt.leaves({}).items() if path.split(".")[0] != "resources"}
-    body = {
-        **about(hunt),
-        "around": {path: value for path, value in sorted(around.items()) if path not in hunt.space.paths},
-        "fingerprint": run.training.fingerprint,
-        "semantics": dict(run.training.semantics),
-        "seed": TRAIN_SEED,
-    }
-    return f"{hunt.study.study}-{hunt.profile}-{identity.digest(body, 8)}"
+    hunts = {".".join(h.row or ()): h for h in row_hunts(loaded.study, known_profile(loaded, profile), settings)}
+    if row not in hunts:
+        hint = nearest(row, hunts) if hunts else "give a table tune_rows and a column with tuned: true"
+        raise StudyError([problem("--row", f"{row!r} is not tuned in this study", hint)])
+    kept = Asked(seed=asked.seed, concurrency=asked.concurrency)
+    if asked != kept or asked.seed:
+        message = "rows are compared, so all are tuned alike: as the table's tune_rows says, with sampler seed 0"
+        raise StudyError([problem("--row", message)])
+    _refuse(hunts[row])
+    return hunts[row]
 
 
-def about(hunt: Hunt) -> dict[str, Any]:
-    """What the search is of, in its own words: an Optuna study of that name with others is not ours."""
-    plain = hunt.search.model_dump(mode="json", include={"space", "objective", "objectives"})
-    held = hunt.search.holdout if hunt.search.on == "val" else None
-    return {"study": hunt.study.study, "profile": hunt.profile, "holdout": held, **plain}
+def known_profile(loaded: LoadedStudy, profile: str | None) -> str:
+    """The profile by name, or the study's default.
+
+    Raises:
+        StudyError: there is none of that name.
+    """
+    name = profile or loaded.study.default_profile
+    if name not in loaded.study.profiles:
+        raise StudyError([loaded.source.problem(("profiles",), f"there is no profile {name!r}")])
+    return name
 
 
 def _refuse(hunt: Hunt) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import optuna
 from rich.console import Console
 
 from retable.data.errors import DatasetError
@@ -16,18 +16,21 @@ from retable.execute.nodes import refuse_unfit
 from retable.execute.optuna_storage import open_search, read_search
 from retable.execute.order import Order
 from retable.execute.search import Options, SearchSource
-from retable.execute.search_asked import TRAIN_SEED, Asked, about, problem, search_name
+from retable.execute.search_asked import Asked, problem
 from retable.execute.search_ledger import recorded
 from retable.execute.tune import Endings, execute_supply, ray_session, refuse_impossible, room
+from retable.report.trials import best
 from retable.study.plan import RunSpec
-from retable.study.planner import training_of
 from retable.study.problems import StudyError
 from retable.study.searches import Hunt
-from retable.study.space import Point, some_points
+from retable.study.trialling import about, search_name, some_run, trial_run
+from retable.study.tuned import Tuned
 from retable.track.connection import probe
 from retable.track.drivers import Driver
+from retable.track.storage import Storage
 from retable.track.trial_record import publish_trials
 from retable.track.trials import TrialRecord
+from retable.track.tunings import publish_tuned, put_tuned
 from retable.workspace import Workspace
 
 
@@ -41,6 +44,8 @@ class SearchSummary:
     endings: Endings
     halted: bool = False
     exhausted: bool = False
+    tuned: Tuned | None = None
+    """What it has come to, when it is over."""
 
     @property
     def exit_code(self) -> int:
@@ -82,35 +87,47 @@ def run_search(
     order = Order.of(run, places(workspace))
     ups = [goal.maximize is not None for goal in hunt.search.goals]
     name = search_name(hunt, run)
-    display = Display([], {}, console, poll=last_epoch(workspace.storage))
-    with open_search(workspace.storage, url, name, ups, about(hunt)) as study:
+    driver = Driver(workspace.storage, order.places.driver)
+    with open_search(workspace.storage, url, name, ups, about(hunt)) as study, ray_session(address, cpus), driver:
+        refuse_impossible([order])
+        refuse_unfit([order])
         warm_cache((order,), console)
-        with ray_session(address, cpus), Driver(workspace.storage, order.places.driver):
-            refuse_impossible([order])
-            refuse_unfit([order])
-            options = Options(
-                hunt.search.sampler, hunt.search.budget, asked.seed, min(asked.concurrency or room(order), room(order))
-            )
-            decisions = Decisions(hunt.search.scheduler, run.training.config.recipe.epochs)
-            source = SearchSource(
-                hunt, lambda point: _run(hunt, workspace, point), study, workspace.storage, places(workspace),
-                options, decisions, started=lambda run, number: display.add(run, f"trial {number}"),
-            )  # fmt: skip
-
-            ended = sum(t.state in ("complete", "pruned", "failed") for t in source.trials())
-            display.expected = max(0, (hunt.search.budget.trials or 0) - ended)
-
-            def watch(event: str, run_id: str, facts: dict[str, Any]) -> None:
-                if event == "epoch":
-                    source.heard(run_id, facts)
-                display.watch(event, run_id, facts)
-
-            with display:
-                endings = execute_supply(source, watch)
+        source, endings = _carried_out(hunt, workspace, console, asked, study, run)
         trials = source.trials()
+    tuned = ended(hunt, name, run, trials, workspace.storage) if source.over else None
+    if tuned is not None:
+        put_tuned(workspace.storage, tuned)
     if record:
         publish_trials(workspace.tracking_uri, hunt, name, trials, workspace.storage)
-    return SearchSummary(name, hunt, trials, endings, source.halted, source.exhausted)
+        if tuned is not None:
+            publish_tuned(workspace.tracking_uri, hunt.study, hunt.profile, tuned)
+    return SearchSummary(name, hunt, trials, endings, source.halted, source.exhausted, tuned)
+
+
+def _carried_out(
+    hunt: Hunt, workspace: Workspace, console: Console, asked: Asked, study: optuna.Study, run: RunSpec
+) -> tuple[SearchSource, Endings]:
+    where, storage = places(workspace), workspace.storage
+    most = room(Order.of(run, where))
+    fair = hunt.row is not None
+    options = Options(hunt.search.sampler, hunt.search.budget, asked.seed, min(asked.concurrency or most, most), fair)
+    decisions = Decisions(hunt.search.scheduler, run.training.config.recipe.epochs)
+    display = Display([], {}, console, poll=last_epoch(storage))
+    of_row = f"{'.'.join(hunt.row)} · " if hunt.row else ""
+    source = SearchSource(
+        hunt, lambda point: trial_run(hunt, workspace.world, point), study, storage, where, options, decisions,
+        started=lambda run, number: display.add(run, f"{of_row}trial {number}"),
+    )  # fmt: skip
+    before = sum(t.state in ("complete", "pruned", "failed") for t in source.trials())
+    display.expected = max(0, (hunt.search.budget.trials or 0) - before)
+
+    def watch(event: str, run_id: str, facts: dict[str, Any]) -> None:
+        if event == "epoch":
+            source.heard(run_id, facts)
+        display.watch(event, run_id, facts)
+
+    with display:
+        return source, execute_supply(source, watch)
 
 
 def read_trials(hunt: Hunt, workspace: Workspace, url: str | None = None) -> tuple[str, list[TrialRecord]]:
@@ -121,8 +138,38 @@ def read_trials(hunt: Hunt, workspace: Workspace, url: str | None = None) -> tup
     return name, [] if study is None else recorded(study, workspace.storage)
 
 
-def _run(hunt: Hunt, workspace: Workspace, point: Point) -> RunSpec:
-    return training_of(hunt.resolve(point), workspace.world, hunt.search.on).run(TRAIN_SEED)
+def ended(hunt: Hunt, name: str, run: RunSpec, trials: list[TrialRecord], storage: Storage) -> Tuned:
+    """What a search that is over has come to. ``run``: one of its trials'."""
+    search, mine = hunt.search, [t for t in trials if t.state != "recorded"]
+    found = best(search, trials) if len(search.goals) == 1 else []
+    chosen = found[0] if found else None
+    costs = [_cost(trial, storage, whole=hunt.row is not None) for trial in mine]
+    return Tuned(
+        search=name,
+        provisional=search_name(hunt, run, provisional=True),
+        row=hunt.row,
+        point=chosen.point if chosen else None,
+        trial=chosen.number if chosen else None,
+        run_id=chosen.run_id if chosen else None,
+        value=chosen.values[0] if chosen else None,
+        metric=search.goals[0].metric,
+        on=search.on,
+        sampler=search.sampler,
+        scheduler=search.scheduler.kind,
+        budget=search.budget.model_dump(mode="json"),
+        trials={state: sum(t.state == state for t in mine) for state in ("complete", "pruned", "failed")},
+        epochs=sum(epochs for epochs, _ in costs),
+        hours=sum(seconds for _, seconds in costs) / 3600,
+        gpu_hours=sum(seconds * t.gpus for (_, seconds), t in zip(costs, mine, strict=True)) / 3600,
+    )
+
+
+def _cost(trial: TrialRecord, storage: Storage, *, whole: bool) -> tuple[int, float]:
+    """A trial's epochs and seconds: those of its run, or those that the search has trained."""
+    if not whole:
+        return trial.spent, trial.seconds
+    lines = list(storage.epochs(trial.run_id))[: trial.epochs]
+    return trial.epochs, sum(line.get("seconds", 0.0) for line in lines)
 
 
 def _probe(hunt: Hunt, workspace: Workspace) -> RunSpec:
@@ -130,28 +177,21 @@ def _probe(hunt: Hunt, workspace: Workspace) -> RunSpec:
 
     Raises:
         DatasetError: its dataset is not at hand.
-        StudyError: it cannot be trained, or not with this scheduler.
+        StudyError: it cannot be trained, or not with this scheduler, or its budget would never be spent.
     """
-    for point in _some(hunt):
-        run = _run(hunt, workspace, point)
-        if run.training.fingerprint is None:
-            workspace.dataset(run.training.config.data.dataset)
-            raise DatasetError(f"dataset {run.training.config.data.dataset} cannot be read")
-        if run.training.unsupported is not None:
-            raise StudyError([problem("search", run.training.unsupported)])
-        if run.training.config.recipe.workers > 1 and hunt.search.scheduler.kind != "none":
-            message = "stops runs of one worker only: their epochs are decided on while they wait"
-            raise StudyError([problem("--scheduler", message, hint="set recipe.workers=1, or --scheduler none")])
-        return run
-    raise StudyError([problem("search.space", "no point of the space makes a valid config under these settings")])
-
-
-def _some(hunt: Hunt) -> Sequence[Point]:
-    def fits(point: Point) -> bool:
-        try:
-            hunt.resolve(point)
-        except ValueError:
-            return False
-        return True
-
-    return [next(iter(points))] if (points := list(some_points(hunt.space, 64, fits))) else []
+    run = some_run(hunt, workspace.world)
+    if run is None:
+        raise StudyError([problem("search.space", "no point of the space makes a valid config under these settings")])
+    training, search = run.training, hunt.search
+    if training.fingerprint is None:
+        workspace.dataset(training.config.data.dataset)
+        raise DatasetError(f"dataset {training.config.data.dataset} cannot be read")
+    if training.unsupported is not None:
+        raise StudyError([problem("search", training.unsupported)])
+    if training.config.recipe.workers > 1 and search.scheduler.kind != "none":
+        message = "stops runs of one worker only: their epochs are decided on while they wait"
+        raise StudyError([problem("--scheduler", message, hint="set recipe.workers=1, or --scheduler none")])
+    if set(search.budget.model_dump(exclude_none=True)) == {"gpu_hours"} and not training.resources.gpus_per_worker:
+        message = f"a budget of GPU-hours is never spent: trials use no GPU under profile {hunt.profile}"
+        raise StudyError([problem("--gpu-hours", message, hint="give trials, epochs or hours")])
+    return run

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from retable.execute.asha import Decision
 from retable.execute.search_sampler import distribution
+from retable.study.schema import Budget
 from retable.study.space import Point, SearchSpace
 from retable.track.records import RunRecord
 from retable.track.storage import Storage
@@ -20,21 +21,49 @@ Curve = Mapping[int, float]
 """Epochs (from 0) to the objective's value after them."""
 
 
+WORKED = "worked"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a search has used so far. ``hours``: of its drivers, not of its runs."""
+
+    trials: int
+    epochs: int
+    gpu_hours: float
+    hours: float
+
+    def all_of(self, budget: Budget) -> bool:
+        """Whether one part of the budget is spent, which ends the search."""
+        limits = ((self.trials, budget.trials), (self.epochs, budget.epochs))
+        times = ((self.gpu_hours, budget.gpu_hours), (self.hours, budget.hours))
+        return any(limit is not None and used >= limit for used, limit in (*limits, *times))
+
+
 @dataclass(frozen=True)
 class Ledger:
     """The trials of one Optuna study. A trial that was *passed over* made no valid config, or was a run that the
     search has had; a *recorded* one was finished by something else. Neither counts."""
 
     study: optuna.Study
+    fair: bool = False
+    """Whether a trial costs what its run costs, whoever has trained it: of searches that are compared."""
 
     def running(self) -> list[FrozenTrial]:
         """What an earlier driver left open."""
         return [t for t in self._trials() if t.state == TrialState.RUNNING]
 
-    def spent(self) -> tuple[int, int]:
-        """Trials and epochs of the budget that are used; trials that run count."""
-        mine = [t for t in self._trials() if _counts(t)]
-        return len(mine), sum(int(t.user_attrs.get("spent", 0)) for t in mine)
+    def spent(self) -> Spent:
+        """What of the budget is used; trials that run count, their epochs when they end."""
+        mine = [t.user_attrs for t in self._trials() if _counts(t)]
+        epochs, seconds = ("epochs", "run_seconds") if self.fair else ("spent", "seconds")
+        gpu_seconds = sum(float(a.get(seconds, 0.0)) * float(a.get("gpus", 0.0)) for a in mine)
+        worked = float(self.study.user_attrs.get(WORKED, 0.0))
+        return Spent(len(mine), sum(int(a.get(epochs, 0)) for a in mine), gpu_seconds / 3600, worked / 3600)
+
+    def worked(self, seconds: float) -> None:
+        """How long drivers have been at the search, all of them together."""
+        self.study.set_user_attr(WORKED, seconds)
 
     def settled(self) -> set[str]:
         """Run ids that trials have finished or are at."""
@@ -51,10 +80,11 @@ class Ledger:
         for trial in self._trials():
             yield from (Decision(**entry) for entry in trial.user_attrs.get("decisions", ()))
 
-    def begin(self, trial: optuna.Trial, run_id: str, sampler: str, had: int) -> None:
+    def begin(self, trial: optuna.Trial, run_id: str, sampler: str, had: int, gpus: float) -> None:
         """The trial is this run, of which ``had`` epochs were there before the search trained any."""
         if "run_id" not in trial.user_attrs:
             trial.set_user_attr("had", had)
+            trial.set_user_attr("gpus", gpus)
             trial.set_user_attr("sampler", sampler)
             trial.set_user_attr("run_id", run_id)
 
@@ -100,8 +130,11 @@ class Ledger:
         return self.study.get_trials(deepcopy=False)
 
     def _account(self, trial: optuna.Trial, record: RunRecord) -> None:
-        trial.set_user_attr("spent", max(0, len(record.epochs) - int(trial.user_attrs["had"])))
+        had, seconds = int(trial.user_attrs["had"]), [float(line.get("seconds", 0.0)) for line in record.epochs]
+        trial.set_user_attr("spent", max(0, len(record.epochs) - had))
         trial.set_user_attr("epochs", len(record.epochs))
+        trial.set_user_attr("seconds", sum(seconds[had:]))
+        trial.set_user_attr("run_seconds", sum(seconds))
 
     def _report(self, trial: optuna.Trial, curve: Curve) -> None:
         if len(self.study.directions) > 1:
@@ -141,4 +174,6 @@ def _record(trial: FrozenTrial, storage: Storage) -> TrialRecord | None:
         epochs=epochs,
         label=attrs.get("label"),
         reason=attrs.get("reason"),
+        seconds=attrs.get("seconds", 0.0),
+        gpus=attrs.get("gpus", 0.0),
     )

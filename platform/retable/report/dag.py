@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from retable.report.tuning import plan_lines
+
 CELLS = 3
 """So many cells of a run are named, the others counted; ``--json`` has all."""
 
@@ -28,6 +30,7 @@ def lines(seen: Mapping[str, Any]) -> Iterator[str]:
     yield from _tree(seen)
     for timed in seen["measurements"]:
         yield f"  {timed['run_id']}  measures {timed['metric']}  {timed['state']}  {_places(timed['cells'])}"
+    yield from plan_lines(seen)
     for item in seen["unsupported"]:
         yield f"  not run, {item['reason']}: {', '.join(item['cells'])}"
     if seen["provisional"]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from retable.report.tuning import tuning
 from retable.study.identity import PROVISIONAL
 from retable.study.plan import Measurement, Plan, RunSpec
+from retable.study.schema import Table
 from retable.track.records import RunRecord
 
 
@@ -15,8 +17,11 @@ def preview(
     records: Mapping[str, RunRecord],
     cache: Mapping[str, int | None],
     features: Mapping[str, int | None] | None = None,
+    best: Plan | None = None,
 ) -> dict[str, Any]:
-    """The plan as data: every run with its state, cells and measured time; totals; what is shared.
+    """The plan as data: every run with its state, cells and measured time; totals; what is shared and what is tuned.
+
+    ``best``: the plan of the study's search's best trial, trained on all of train, when there is one.
 
     Times come from recorded runs of the same config, else from recorded step times of the same model, clip and batch;
     where there are none they are null, never guessed.
@@ -36,6 +41,8 @@ def preview(
         "trainings": len(plan.trainings),
         "runs": runs,
         "measurements": [_measurement(plan, measurement, records) for measurement in plan.measurements.values()],
+        "tuning": [found for table in plan.study.tables if (found := _tuning(plan, table)) is not None],
+        "search": _search(plan, best, records),
         "shared": [
             {"config_id": key, "cells": [_place(c) for c in cells]}
             for key, cells in plan.users.items()
@@ -57,6 +64,22 @@ def preview(
             "checkpoint_bytes": sum(_checkpoint_bytes(run) for run in plan.runs),
         },
     }
+
+
+def _tuning(plan: Plan, table: Table) -> dict[str, Any] | None:
+    found = tuning(plan, table)
+    if found is None or not found["rows"]:
+        return None
+    return {"table": table.id, "words": table.tune_rows.budget.words if table.tune_rows else "", **found}
+
+
+def _search(plan: Plan, best: Plan | None, records: Mapping[str, RunRecord]) -> dict[str, Any] | None:
+    search = plan.study.search
+    if search is None or len(search.goals) > 1:  # a Pareto front does not say what to train
+        return None
+    runs = [_run(best, run, records) for run in best.runs] if best is not None else []
+    (end,) = best.tuned.values() if best is not None else (None,)
+    return {"words": search.budget.words, "on": search.on, "end": end.to_json() if end else None, "runs": runs}
 
 
 def _run(plan: Plan, run: RunSpec, records: Mapping[str, RunRecord]) -> dict[str, Any]:

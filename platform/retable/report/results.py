@@ -16,6 +16,7 @@ from retable.report import judge, verdict
 from retable.report.claimed import claims_of
 from retable.report.provenance import comparable, mixed_protocols, provenance
 from retable.report.speeds import Speeds, median_of
+from retable.report.tuning import footnote, tuning, why_not
 from retable.report.values import WORST_FIRST, Hole, Reader, Value
 from retable.study.config import Config
 from retable.study.plan import Cell, Plan
@@ -132,6 +133,7 @@ class _TableBuilder:
         table = self.table
         notes = [self.footnotes(text) for text in table.notes]
         rows = [self.row(row) for row in table.rows if any(r == row.id for r, _ in self.cells)]
+        chosen = tuning(self.plan, table)
         return {
             "id": table.id,
             "cite": table.cite,
@@ -141,6 +143,7 @@ class _TableBuilder:
             "notes": notes,
             "columns": [self.column(name, c) for name, c in table.columns.items() if not c.hidden],
             "rows": rows,
+            **({"tuning": chosen} if chosen is not None else {}),
             "footnotes": self.footnotes.listed(),
             "provenance": provenance(self.plan, self.cells.values(), self.reader, self.seeds),
         }
@@ -190,6 +193,11 @@ class _TableBuilder:
             "to_baseline": None,
             "notes": [self.footnotes(settings.note)] if settings is not None and settings.note else [],
         }
+        if column.tuned and self.table.tune_rows is not None and cell.hole is None:
+            filled["notes"] = [*filled["notes"], self.footnotes(footnote(self.table))]
+        if cell.untuned:
+            status, reason = why_not(self.plan.tuned.get((self.table.id, row.id)))
+            return filled | {"status": status, "notes": [*filled["notes"], self.footnotes(_sentence(reason))]}
         if cell.static is not None:
             return filled | self.static(cell, cell.static, column, filled)
         if cell.measurement is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from retable.report.power import needed_legend, needed_words
+from retable.report.tuning import row_line
 
 Json = dict[str, Any]
 Part = Literal["label", "text", "published", "ours", "difference", "verdict"]
@@ -145,7 +146,9 @@ def _ours(cell: Json, digits: int, marks: tuple[str, ...]) -> Entry:
 
 
 def _remarks(table: Json) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    tuned = table.get("tuning", {"rows": ()})["rows"]
     found = (
+        ("Tuned rows, all with the same budget", tuple(row_line(row) for row in tuned)),
         ("Order of rows, ours against published (Kendall's tau)", tuple(_order_line(table, o) for o in table["order"])),
         ("Against the baseline, paired by seed", tuple(_baseline_lines(table))),
         ("Claims", tuple(_claim_line(claim) for claim in table["claims"])),

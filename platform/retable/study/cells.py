@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from retable.study import fusion, stages
 from retable.study.problems import YamlPath
 from retable.study.resolve import Fault, Leaf, Leaves, Resolved, Unresolvable, leaves, overlay, profile_leaves, resolve
-from retable.study.schema import Column, InitFrom, Kind, Over, Row, Study, Table
+from retable.study.schema import Column, InitFrom, Kind, Over, Row, Settings, Study, Table
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Combine:
 
 
 Tree = Score | Combine
+UNTRAINED = ("static", "speed", "text")
+"""Kinds of columns that nothing is trained for."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Demand:
     """What one cell asks for.
 
     ``tree``: trainings and what is made of their scores. ``static``: a network to count. ``speed``: a network to time;
-    nothing is trained for it. ``hole`` says why nothing is asked for (quoted, not in the paper, text).
+    nothing is trained for it. ``hole`` says why nothing is asked for (quoted, not in the paper, text); ``untuned`` that
+    its values have not been chosen.
     """
 
     table: str
@@ -51,6 +54,7 @@ class Demand:
     static: Resolved | None = None
     speed: Resolved | None = None
     hole: str | None = None
+    untuned: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,12 @@ def demands(
     settings: Leaves | None = None,
     tables: Sequence[str] = (),
     rows: Sequence[str] = (),
+    tuned: Mapping[tuple[str, str], Settings] | None = None,
 ) -> Demands:
     """What the cells of ``study`` ask for under ``profile``; ``tables`` and ``rows`` are globs, empty for all.
 
-    ``settings`` are the user's own (``--set``), on top of everything.
+    ``settings`` are the user's own (``--set``), on top of everything; below them, in tuned columns, stands what
+    ``tuned`` says was chosen for the row.
     """
     cells: list[Demand] = []
     faults: dict[tuple[str, YamlPath, str], Fault] = {}
@@ -81,7 +87,7 @@ def demands(
         for r, row in enumerate(table.rows):
             if not matches(row.id, rows):
                 continue
-            asker = _Asker(study, profile, settings or {}, t, r)
+            asker = _Asker(study, profile, settings or {}, t, r, (tuned or {}).get((table.id, row.id)))
             for name in table.columns:
                 try:
                     cells.append(asker.demand(name))
@@ -89,6 +95,21 @@ def demands(
                     for fault in error.faults:
                         faults.setdefault((fault.path, fault.origin, fault.message), asker.named(name, fault))
     return Demands(tuple(cells), tuple(faults.values()))
+
+
+def tuned_rows(study: Study, profile: str, settings: Leaves | None = None) -> Iterator[tuple[int, int, Leaves]]:
+    """Places (table, row) of the rows that are tuned, and the settings below their points and ``--set``: those of the
+    row's first tuned cell; of a fusion or a mean, its first part."""
+    for t, table in enumerate(study.tables):
+        for r, _ in enumerate(table.rows if table.tune_rows else ()):
+            asker = _Asker(study, profile, settings or {}, t, r)
+            names = [n for n, c in table.columns.items() if c.tuned and c.kind not in UNTRAINED and not asker.hole(n)]
+            try:
+                below = asker.first_part(names[0]) if names else None
+            except Unresolvable:  # a fault of its settings, which demands has found
+                continue
+            if below is not None:
+                yield t, r, below
 
 
 def scored(tree: Tree) -> list[Resolved]:
@@ -130,6 +151,7 @@ class _Asker:
     settings: Leaves
     t: int
     r: int
+    chosen: Settings | None = None
 
     @property
     def table(self) -> Table:
@@ -141,16 +163,22 @@ class _Asker:
 
     def demand(self, name: str) -> Demand:
         column = self.table.columns[name]
-        hole = self._hole(name, column)
+        hole = self.hole(name)
         metric = column.metric or self._operand_metric(column)
         base = Demand(self.table.id, self.row.id, name, column.kind, metric, hole=hole)
         if hole is not None:
             return base
-        if column.kind == "static":
-            return replace(base, static=self._resolve(name, {}))
-        if column.kind == "speed":
-            return replace(base, speed=self._timed(name))
-        return replace(base, tree=self._tree(name))
+        if column.tuned and self.chosen is None:
+            self._asked(base)  # for its faults
+            return replace(base, untuned=True)
+        return self._asked(base)
+
+    def _asked(self, base: Demand) -> Demand:
+        if base.kind == "static":
+            return replace(base, static=self._resolve(base.column, {}))
+        if base.kind == "speed":
+            return replace(base, speed=self._timed(base.column))
+        return replace(base, tree=self._tree(base.column))
 
     def _timed(self, name: str) -> Resolved:
         for kind, over in (("fuse_over", self.row.fuse_over), ("mean_over", self.row.mean_over)):
@@ -167,14 +195,27 @@ class _Asker:
         cell = f"first asked for by {self.table.id}.{self.row.id}.{column}"
         return replace(fault, hint=f"{fault.hint}; {cell}" if fault.hint else cell)
 
-    def _hole(self, name: str, column: Column) -> str | None:
+    def first_part(self, name: str) -> Leaves:
+        """The settings of the first training behind a cell."""
+        column, extra = self.table.columns[name], {}
+        while column.fuse or column.mean_of:
+            name = (*column.fuse, *column.mean_of)[0]
+            column = self.table.columns[name]
+        for kind, over in (("mean_over", self.row.mean_over), ("fuse_over", self.row.fuse_over)):
+            if over is not None:
+                extra[over.path] = Leaf(over.values[0], ("tables", self.t, "rows", self.r, kind))
+        return self._leaves(name, extra)
+
+    def hole(self, name: str) -> str | None:
+        """Why the cell asks for nothing; None if it asks for something."""
+        column = self.table.columns[name]
         if column.kind == "text":
             return "text"
         if self.row.quoted is not None:
             return f"quoted from {self.row.quoted}" if self.row.quoted else "quoted"
         if column.hidden:
             users = [(n, c) for n, c in self.table.columns.items() if name in (*c.fuse, *c.mean_of)]
-            holes = [self._hole(n, c) for n, c in users]
+            holes = [self.hole(n) for n, c in users]
             return "not in the paper" if holes and all(holes) else None
         if name in self.row.published and self.row.published[name] is None:
             return "not in the paper"
@@ -233,6 +274,12 @@ class _Asker:
         return self.table.init_from, ("tables", self.t, "init_from")
 
     def _resolve(self, name: str, extra: Leaves, stage: Literal["first", "last"] = "last") -> Resolved:
+        chosen = leaves(self.chosen or {}, ("tables", self.t, "tune_rows")) if self.table.columns[name].tuned else {}
+        settings = overlay(self._leaves(name, extra, stage), chosen, self.settings)
+        return resolve(settings, self.study.profiles[self.profile])
+
+    def _leaves(self, name: str, extra: Leaves, stage: Literal["first", "last"] = "last") -> Leaves:
+        """What stands below chosen values and the user's own settings."""
         at: YamlPath = ("tables", self.t)
         row_at: YamlPath = (*at, "rows", self.r)
         column, cell = self.table.columns[name], self.row.cells.get(name)
@@ -243,7 +290,7 @@ class _Asker:
         layers.append(leaves(cell.set, (*row_at, "cells", name, "set")) if cell else {})
         layers += [extra, profile_leaves(self.study, self.profile)]
         where = self._where(name, stage, overlay(*layers, self.settings))
-        return resolve(overlay(*layers, *where, self.settings), self.study.profiles[self.profile])
+        return overlay(*layers, *where)
 
     def _where(self, name: str, stage: Literal["first", "last"], settings: Leaves) -> list[Leaves]:
         """What the profile sets for this cell alone, in the stage that yields its value or in the one before."""

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from retable.study import identity
 from retable.study.config import Config, Protocol, Resources
 from retable.study.schema import Study
+from retable.study.tuned import Tuned
 
 Subset = Literal["test", "val"]
 Use = Literal["weights", "features"]
@@ -147,7 +148,7 @@ class Evaluation:
 @dataclass(frozen=True)
 class Cell:
     """One cell of a table and what fills it: an evaluation's metric, a static count, a measurement (its config id), or
-    a hole with its reason."""
+    a hole with its reason. ``untuned``: its column is tuned, and the values of its row have not been chosen."""
 
     table: str
     row: str
@@ -158,6 +159,7 @@ class Cell:
     static: Config | None = None
     measurement: str | None = None
     hole: str | None = None
+    untuned: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,8 @@ class Plan:
     trainings: Mapping[str, Training]
     settings: Mapping[str, Any] = field(default_factory=dict)
     measurements: Mapping[str, Measurement] = field(default_factory=dict)
+    tuned: Mapping[tuple[str, str], Tuned] = field(default_factory=dict)
+    """What the searches of tuned rows (table, row) have come to, where they are over."""
 
     @cached_property
     def runs(self) -> tuple[RunSpec, ...]:

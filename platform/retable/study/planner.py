@@ -18,6 +18,7 @@ from retable.study.load import LoadedStudy
 from retable.study.plan import Cell, Evaluation, Measurement, Plan, Subset, Training, View
 from retable.study.problems import StudyError, nearest
 from retable.study.resolve import Resolved, leaves
+from retable.study.tuned import Tuned
 from retable.weights import sources
 
 
@@ -44,8 +45,9 @@ def make_plan(
     settings: Mapping[str, Any] | None = None,
     tables: Sequence[str] = (),
     rows: Sequence[str] = (),
+    tuned: Mapping[tuple[str, str], Tuned] | None = None,
 ) -> Plan:
-    """Plan a study.
+    """Plan a study. ``tuned``: what the searches of rows (table, row) have come to.
 
     Raises:
         StudyError: an unknown profile or table, or settings that cannot be, each with its place.
@@ -54,14 +56,15 @@ def make_plan(
     name = profile or study.default_profile
     _known(loaded, name, tables, rows)
     user = leaves(settings or {}, ("--set",))
-    asked = cells_of.demands(study, name, settings=user, tables=tables, rows=rows)
+    chosen = {row: found.point for row, found in (tuned or {}).items() if found.point is not None}
+    asked = cells_of.demands(study, name, settings=user, tables=tables, rows=rows, tuned=chosen)
     if asked.faults:
         raise StudyError(located(loaded, fault.origin, fault) for fault in asked.faults)
     builder = _Builder(world)
     cells = tuple(builder.cell(demand) for demand in asked.cells)
     once = tuple(dict.fromkeys(seeds))
-    merged = builder.merged()
-    return Plan(study, name, once, cells, builder.evaluations, merged, dict(settings or {}), builder.measurements)
+    merged, ends = builder.merged(), dict(tuned or {})
+    return Plan(study, name, once, cells, builder.evaluations, merged, dict(settings or {}), builder.measurements, ends)
 
 
 def training_of(resolved: Resolved, world: World, subset: Subset = "test") -> Training:
@@ -103,7 +106,10 @@ class _Builder:
         self.measurements: dict[str, Measurement] = {}
 
     def cell(self, demand: Demand) -> Cell:
-        base = Cell(demand.table, demand.row, demand.column, demand.kind, demand.metric, hole=demand.hole)
+        base = Cell(
+            demand.table, demand.row, demand.column, demand.kind, demand.metric,
+            hole=demand.hole, untuned=demand.untuned,
+        )  # fmt: skip
         if demand.static is not None:
             return replace(base, static=demand.static.config)
         if demand.speed is not None:

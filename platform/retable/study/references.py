@@ -26,6 +26,7 @@ def problems(study: Study, source: Source) -> Iterator[Problem]:
         first.setdefault(table.id, t)
         yield from _column_problems(table, at, source)
         yield from _row_problems(table, at, source)
+        yield from _tuning_problems(table, at, source)
         if table.baseline is not None and not _has_row(study, table.id, table.baseline):
             rows = [r.id for r in table.rows] + [
                 f"{o.id}.{r.id}" for o in study.tables for r in o.rows if o is not table
@@ -53,6 +54,32 @@ def _column_problems(table: Table, at: YamlPath, source: Source) -> Iterator[Pro
                 )
         if name in _reached(table, name):
             yield source.problem(here, f"column {name!r} is made of itself")
+
+
+def _tuning_problems(table: Table, at: YamlPath, source: Source) -> Iterator[Problem]:
+    """Tuned columns and ``tune_rows`` need each other, and no number is made of tuned and untuned runs."""
+    tuned = [name for name, column in table.columns.items() if column.tuned]
+    if table.tune_rows is None:
+        for name in tuned:
+            message = f"column {name!r} is tuned, but table {table.id!r} has no tune_rows"
+            yield source.problem((*at, "columns", name, "tuned"), message)
+        return
+    if not any(table.columns[name].kind in ("metric", "fuse", "mean_of") for name in tuned):
+        hint = "add a column such as {metric: top1, tuned: true}"
+        yield source.problem((*at, "tune_rows"), "no measured column is tuned: nothing would be searched", None, hint)
+    for name, column in table.columns.items():
+        mixed = [n for n in _operands(column) if n in table.columns and table.columns[n].tuned != column.tuned]
+        if mixed:
+            one, other = ("tuned", "untuned") if column.tuned else ("untuned", "tuned")
+            message = f"column {name!r} is {one}, but is made of {mixed[0]!r}, which is {other}"
+            yield source.problem((*at, "columns", name), message, None, "tuned and untuned runs are never mixed")
+        if column.tuned and column.text:
+            yield source.problem((*at, "columns", name, "tuned"), "printed words cannot be tuned")
+    for r, row in enumerate(table.rows):
+        if row.init_from is not None or (table.init_from is not None and row.quoted is None):
+            where = (*at, "rows", r, "init_from") if row.init_from is not None else (*at, "init_from")
+            message = f"row {row.id!r} trains in stages, which tune_rows does not search"
+            yield source.problem(where, message, None, "put it into a table of its own")
 
 
 def _operands(column: Column) -> tuple[str, ...]:

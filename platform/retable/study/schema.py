@@ -63,6 +63,7 @@ class Column(Frozen):
     )
     better: Literal["higher", "lower"] = "higher"
     hidden: bool = Field(False, description="only an operand of fuse or mean_of; not printed")
+    tuned: bool = Field(False, description="with the values that the table's tune_rows has chosen for the row")
     set: Settings = Field(default_factory=dict)
     protocol: Settings = Field(default_factory=dict)
 
@@ -176,6 +177,7 @@ class Table(Frozen):
     set: Settings = Field(default_factory=dict)
     protocol: Settings = Field(default_factory=dict)
     init_from: InitFrom | None = Field(None, description="an earlier stage of every row's training")
+    tune_rows: TuneRows | None = Field(None, description="the same search for every own row, for the tuned columns")
     notes: tuple[str, ...] = ()
 
     def row(self, row_id: str) -> Row:
@@ -297,6 +299,20 @@ class Budget(Frozen):
 
     trials: Whole | None = Field(None, ge=1)
     epochs: Whole | None = Field(None, ge=1, description="epochs trained for the search")
+    gpu_hours: float | None = Field(None, gt=0, description="recorded hours of those epochs, times their GPUs")
+    hours: float | None = Field(None, gt=0, description="hours that drivers have worked on the search, restarts added")
+
+    @property
+    def words(self) -> str:
+        """``24 trials, 8 GPU-hours``."""
+        given = {"trials": self.trials, "epochs": self.epochs, "GPU-hours": self.gpu_hours, "hours": self.hours}
+        return " or ".join(f"{n:g} {unit}" for unit, n in given.items() if n is not None)
+
+    @model_validator(mode="after")
+    def _some_end(self) -> Self:
+        if not self.words:
+            raise ValueError("a budget needs trials, epochs, gpu_hours or hours")
+        return self
 
 
 class Search(Frozen):
@@ -334,6 +350,23 @@ class Search(Frozen):
             raise ValueError(f"an objective must be measured: {', '.join(RUN_METRICS)}")
         if len(self.goals) > 1 and self.scheduler.kind != "none":
             raise ValueError(f"scheduler {self.scheduler.kind} ranks trials by one objective, not {len(self.goals)}")
+        return self
+
+
+class TuneRows(Search):
+    """The same search for every own row of a table: its space on top of the row's settings, its budget for each row.
+
+    Columns with ``tuned: true`` train what was chosen; the table's other columns train the rows as they stand.
+    """
+
+    @model_validator(mode="after")
+    def _one_answer_for_each_row(self) -> Self:
+        if self.objective is None:
+            raise ValueError("tune_rows needs one objective: a Pareto front does not say what to train")
+        if self.set:
+            raise ValueError("tune_rows has no set: what trials have, the chosen values are trained with too")
+        if any(isinstance(entry, str) for entry in self.first):
+            raise ValueError("tune_rows begins with points, such as {recipe.lr: 1.0e-3}: every row with the same")
         return self
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from retable.study import cells as cells_of
 from retable.study.load import LoadedStudy
 from retable.study.problems import Problem, YamlPath, dotted, nearest
 from retable.study.resolve import Unresolvable
-from retable.study.schema import Search
-from retable.study.searches import AT, FirstError, Hunt
+from retable.study.searches import FirstError, Hunt, row_hunts
 from retable.study.space import GRID_LIMIT, Point, SearchSpace, some_points
 
 SECTIONS = ("model", "data", "recipe")
@@ -20,19 +20,31 @@ NUMBERS_ONLY = {"cmaes": "moves through numbers", "qmc": "spreads numbers"}
 
 
 def problems(loaded: LoadedStudy) -> Iterator[Problem]:
-    """Every fault of a study's search that can be found without data."""
-    search = loaded.study.search
-    if search is None:
-        return
-    found = [*_paths(loaded, search), *_conditions(loaded, search), *_sampler(loaded, search)]
-    if not found:
-        found = [p for profile in loaded.study.profiles for p in _under(loaded, Hunt(loaded.study, profile, {}))]
-    yield from {str(problem): problem for problem in found}.values()
+    """Every fault of a study's searches, its own and those of its tables, that can be found without data."""
+    study = loaded.study
+    hunts = {name: row_hunts(study, name) for name in study.profiles}
+    if study.search is not None:
+        hunts = {name: [Hunt(study, name, {}), *rows] for name, rows in hunts.items()}
+    once = {hunt.at: hunt for found in hunts.values() for hunt in found}
+    unsound = {at: [*_unsound(loaded, hunt)] for at, hunt in once.items()}
+    yield from (problem for found in unsound.values() for problem in found)
+    under = [p for found in hunts.values() for hunt in found if not unsound[hunt.at] for p in _under(loaded, hunt)]
+    yield from {str(problem): problem for problem in under}.values()
 
 
-def _paths(loaded: LoadedStudy, search: Search) -> Iterator[Problem]:
+def _unsound(loaded: LoadedStudy, hunt: Hunt) -> Iterator[Problem]:
+    """What is wrong under every profile."""
+    yield from _paths(loaded, hunt)
+    yield from _conditions(loaded, hunt)
+    message = unfit(hunt.search.sampler, hunt.space)
+    if message is not None:
+        yield loaded.source.problem((*hunt.at, "sampler"), message, hunt.search.sampler)
+
+
+def _paths(loaded: LoadedStudy, hunt: Hunt) -> Iterator[Problem]:
+    search = hunt.search
     for path in search.space:
-        here = (*AT, "space", path)
+        here = (*hunt.at, "space", path)
         section = path.partition(".")[0]
         if section not in SECTIONS or "." not in path:
             message, hint = f"a search varies {', '.join(SECTIONS)} settings, not {path!r}", nearest(section, SECTIONS)
@@ -42,16 +54,28 @@ def _paths(loaded: LoadedStudy, search: Search) -> Iterator[Problem]:
         if path == "recipe.epochs" and search.scheduler.kind != "none":
             message = f"scheduler {search.scheduler.kind} compares trials of equally many epochs"
             yield loaded.source.problem(here, message)
+        for other, line in _compared(loaded, hunt).items():
+            if other == path or other.startswith(f"{path}.") or path.startswith(f"{other}."):
+                message = f"line {line} varies {other} within the table: tuning {path} would undo what it compares"
+                yield loaded.source.problem(here, message)
         for other in search.space:
             if path.startswith(f"{other}."):
                 yield loaded.source.problem(here, f"{other} is searched as a whole already")
 
 
-def _conditions(loaded: LoadedStudy, search: Search) -> Iterator[Problem]:
-    before: list[str] = []
+def _compared(loaded: LoadedStudy, hunt: Hunt) -> dict[str, int]:
+    """Paths that the table of a row's search varies, with the line of the first place."""
+    if hunt.row is None:
+        return {}
+    varied = cells_of.varied_paths(loaded.study, hunt.row[:1])
+    return {path: loaded.source.line(origin) for path, origin in varied.items()}
+
+
+def _conditions(loaded: LoadedStudy, hunt: Hunt) -> Iterator[Problem]:
+    search, before = hunt.search, list[str]()
     for path, space in search.space.items():
         for parent, values in space.when.items():
-            here = (*AT, "space", path, "when", parent)
+            here = (*hunt.at, "space", path, "when", parent)
             if parent not in before:
                 message = f"{parent!r} must be searched, on a line above {path}"
                 yield loaded.source.problem(here, message, None, nearest(parent, before) if before else None)
@@ -65,12 +89,6 @@ def _conditions(loaded: LoadedStudy, search: Search) -> Iterator[Problem]:
                     message = f"{parent} is never {value!r}; it is one of {list(choices)}"
                     yield loaded.source.problem(here, message, value)
         before.append(path)
-
-
-def _sampler(loaded: LoadedStudy, search: Search) -> Iterator[Problem]:
-    message = unfit(search.sampler, SearchSpace(search.space))
-    if message is not None:
-        yield loaded.source.problem((*AT, "sampler"), message, search.sampler)
 
 
 def unfit(sampler: str, space: SearchSpace) -> str | None:
@@ -106,11 +124,11 @@ def _under(loaded: LoadedStudy, hunt: Hunt) -> Iterator[Problem]:
         for _ in hunt.first():
             pass
     except FirstError as error:
-        yield loaded.source.problem((*AT, "first", error.index), f"{error} (profile {hunt.profile})")
+        yield loaded.source.problem((*hunt.at, "first", error.index), f"{error} (profile {hunt.profile})")
     if next(some_points(hunt.space, 64, lambda point: _fits(hunt, point)), None) is None:
         fault = _fault(hunt, next(some_points(hunt.space, 1), {}))
         message = f"no point of the space makes a valid config under profile {hunt.profile!r}, such as: {fault}"
-        yield loaded.source.problem((*AT, "space"), message)
+        yield loaded.source.problem((*hunt.at, "space"), message)
 
 
 def _values(loaded: LoadedStudy, hunt: Hunt) -> Iterator[Problem]:
@@ -123,8 +141,8 @@ def _values(loaded: LoadedStudy, hunt: Hunt) -> Iterator[Problem]:
             except Unresolvable as error:
                 for fault in error.faults:
                     if fault.path == path or fault.path.startswith(f"{path}."):
-                        found = loaded.source.problem((*AT, "space", path, *at), fault.message, value, fault.hint)
-                        yield replace(found, path=f"{dotted((*AT, 'space'))}: {path}")
+                        found = loaded.source.problem((*hunt.at, "space", path, *at), fault.message, value, fault.hint)
+                        yield replace(found, path=f"{dotted((*hunt.at, 'space'))}: {path}")
 
 
 def _samples(path: str, hunt: Hunt) -> Iterator[tuple[YamlPath, Any]]:

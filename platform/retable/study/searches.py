@@ -14,24 +14,38 @@ from retable.study.resolve import Leaf, Leaves, Resolved, Unresolvable, leaves, 
 from retable.study.schema import RUN_METRICS, Search, Study
 from retable.study.space import OutsideError, Point, SearchSpace
 
-AT: YamlPath = ("search",)
-
 
 @dataclass(frozen=True)
 class Hunt:
-    """The search of a study under one profile. ``settings`` are the user's own (``--set``), on top of everything.
+    """A search of a study under one profile: the study's own, or that of a ``row`` (table, row) which is tuned.
 
-    base < ``search.set`` < profile < point < ``--set``.
+    ``settings`` are the user's own (``--set``), on top of everything. base < ``search.set`` < profile < point <
+    ``--set``; for a row, what the row trains without being tuned stands below the point.
     """
 
     study: Study
     profile: str
     settings: Mapping[str, Any]
+    row: tuple[str, str] | None = None
+
+    @cached_property
+    def search(self) -> Search:
+        """Its space, objectives, sampler and budget."""
+        found = self.study.search if self.row is None else self.study.table(self.row[0]).tune_rows
+        assert found is not None
+        return found
+
+    @cached_property
+    def at(self) -> YamlPath:
+        """Where it stands in the study file."""
+        if self.row is None:
+            return ("search",)
+        return ("tables", [table.id for table in self.study.tables].index(self.row[0]), "tune_rows")
 
     @property
-    def search(self) -> Search:
-        assert self.study.search is not None
-        return self.study.search
+    def words(self) -> str:
+        """What it is, for people."""
+        return "the study's search" if self.row is None else f"the tuning of {'.'.join(self.row)}"
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -52,13 +66,19 @@ class Hunt:
 
     def leaves(self, point: Mapping[str, Any]) -> Leaves:
         """The overlaid settings at a point; ``{}`` gives those around the space."""
-        return overlay(
-            leaves(self.study.base, ("base",)),
-            leaves(self.search.set, (*AT, "set")),
-            profile_leaves(self.study, self.profile),
-            {path: Leaf(value, (*AT, "space", path)) for path, value in point.items()},
-            leaves(self.settings, ("--set",)),
-        )
+        values = {path: Leaf(value, (*self.at, "space", path)) for path, value in point.items()}
+        return overlay(self._below, values, leaves(self.settings, ("--set",)))
+
+    @cached_property
+    def _below(self) -> Leaves:
+        if self.row is None:
+            profile = profile_leaves(self.study, self.profile)
+            return overlay(leaves(self.study.base, ("base",)), leaves(self.search.set, ("search", "set")), profile)
+        for t, r, below in cells_of.tuned_rows(self.study, self.profile, leaves(self.settings, ("--set",))):
+            table = self.study.tables[t]
+            if (table.id, table.rows[r].id) == self.row:
+                return below
+        raise KeyError(f"row {'.'.join(self.row)} is not tuned in this study")
 
     def first(self) -> Iterator[tuple[int, str | None, Point]]:
         """The fixed points: place in ``first``, the row that gives it, the point.
@@ -92,6 +112,12 @@ class Hunt:
             if _flat(mine).get(path) != value:
                 raise OutsideError(path, f"row {name} has {value!r} here, which the space does not search")
         return point
+
+
+def row_hunts(study: Study, profile: str, settings: Mapping[str, Any] | None = None) -> list[Hunt]:
+    """The searches of the rows that are tuned, in printed order."""
+    places = ((study.tables[t], r) for t, r, _ in cells_of.tuned_rows(study, profile))
+    return [Hunt(study, profile, settings or {}, (table.id, table.rows[r].id)) for table, r in places]
 
 
 class FirstError(ValueError):

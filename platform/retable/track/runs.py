@@ -45,7 +45,7 @@ def varied(study: Study) -> tuple[str, ...]:
     """Config paths worth a param: those that some table, column, row or cell sets, or a fusion or mean runs over."""
     paths = dict.fromkeys(cells.varied_paths(study))
     for table in study.tables:
-        paths |= dict.fromkeys(leaves(table.set, ()))
+        paths |= dict.fromkeys([*leaves(table.set, ()), *(table.tune_rows.space if table.tune_rows else ())])
         for row in table.rows:
             overs = [over.path for over in (row.fuse_over, row.mean_over) if over is not None]
             paths |= dict.fromkeys([*overs, *(p for cell in row.cells.values() for p in leaves(cell.set, ()))])
@@ -127,7 +127,8 @@ class _Maker:
         first = self.plan.served[training.config_id][0]
         t, r = _place(self.plan.study, first)
         row = self.plan.study.tables[t].rows[r]
-        label = row.label if users else f"stage 1: {row.label}"
+        tuned = ", tuned" if self.plan.study.tables[t].columns[first.column].tuned else ""
+        label = row.label + tuned if users else f"stage 1: {row.label}"
         name = run_name(label, record.seed)
         config = record.spec["config"]
         reason = record.reason if record.status == "failed" else None

@@ -12,7 +12,8 @@ State = Literal["complete", "pruned", "failed", "running", "recorded"]
 @dataclass(frozen=True)
 class TrialRecord:
     """One trial. ``values``: the objectives' (a pruned trial's: its last epoch's); ``spent``: epochs trained for it by
-    the search; ``epochs``: epochs that its run has. ``label``: the row of the study that it is, if it was given one."""
+    the search; ``epochs``: epochs that its run has. ``label``: the row of the study that it is, if it was given one.
+    ``seconds``: of training those it spent, on ``gpus`` GPUs."""
 
     number: int
     state: State
@@ -24,6 +25,8 @@ class TrialRecord:
     epochs: int
     label: str | None = None
     reason: str | None = None
+    seconds: float = 0.0
+    gpus: float = 0.0
 
     @property
     def shared(self) -> bool:

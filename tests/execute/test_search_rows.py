@@ -1,0 +1,135 @@
+"""``retable run`` of tuned rows, whole: through Ray, Optuna's storage and MLflow, on the miniature datasets."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from retable.execute.search_asked import Asked, hunt_of, row_hunt
+from retable.execute.search_best import search_and_train
+from retable.execute.search_driver import read_trials
+from retable.execute.search_rows import run_tuned, to_tune
+from retable.report.render import render
+from retable.report.results import document
+from retable.study.plan import Plan
+from retable.study.problems import StudyError
+from retable.workspace import Workspace
+from tests.execute.small import TEXT, study
+
+TABLE = """
+  - id: tuned
+    caption: Channel groups, each with its own learning rate
+    tune_rows:
+      space: {recipe.lr: {choice: [1.0e-4, 1.0e-3, 1.0e-2]}}
+      objective: {maximize: top1, on: VIDEOS}
+      holdout: 0.4
+      sampler: random
+      budget: {trials: 2}
+    columns:
+      plain: {metric: top1}
+      best: {metric: top1, tuned: true}
+    rows:
+      - {id: s3, label: S = 3, set: {model.groups: 3}}
+      - {id: s4, label: S = 4}
+"""
+SEARCH = """
+search:
+  space: {recipe.lr: {choice: [1.0e-4, 1.0e-3]}, model.groups: {choice: [3, 4]}}
+  objective: {maximize: top1, on: VIDEOS}
+  holdout: 0.4
+  sampler: random
+  budget: {trials: 2}
+"""
+
+
+def small(on: str, more: str = TABLE) -> Any:
+    return study((TEXT.replace("epochs: 2", "epochs: 1") + more).replace("VIDEOS", on))
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO())
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_rows_are_tuned_alike_then_trained_on_all_of_train_and_all_of_it_is_recorded(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    loaded = small("val")
+
+    def plan() -> Plan:
+        return workspace.plan(loaded, tables=("tuned",), seeds=(0, 1))
+
+    before = plan()
+    assert [".".join(hunt.row or ()) for hunt in to_tune(before)] == ["tuned.s3", "tuned.s4"]
+    printed = render(document(before, {}), "md")
+    assert "Not tuned yet." in printed
+    done = run_tuned(loaded, plan, workspace, quiet())
+    assert done.exit_code == 0
+    assert to_tune(done.plan) == []
+    ends = [done.plan.tuned["tuned", row] for row in ("s3", "s4")]
+    assert [(sum(end.trials.values()), end.epochs, end.on) for end in ends] == [(2, 2, "val")] * 2
+    for end, hunt in zip(ends, done.searches, strict=True):
+        best = max(hunt.trials, key=lambda t: t.values)
+        assert (end.point, end.value) == (best.point, best.values[0])
+    doc = document(done.plan, workspace.records(done.plan, offline=True))
+    cells = [row["cells"]["best"] for row in doc["tables"][0]["rows"]]
+    assert [(cell["status"], cell["n"]) for cell in cells] == [("done", 2)] * 2
+    text = render(doc, "md")
+    assert "for each row 2 trials, sampler random" in text
+    assert "2 trials (2 whole), 2 epochs" in text
+    for cell, end in zip(cells, ends, strict=True):
+        record = workspace.storage.record(cell["values"][0]["run_id"])
+        assert record is not None
+        assert record.spec["config"]["data"]["holdout"] == 0
+        assert record.spec["config"]["recipe"]["lr"] == (end.point or {})["recipe.lr"]
+        assert record.run_id != end.run_id
+
+    runs = workspace.storage.run_ids()
+    again = run_tuned(loaded, plan, workspace, quiet())
+    assert (again.searches, again.trainings.missing.orders, workspace.storage.run_ids()) == ([], (), runs)
+    elsewhere = Workspace(str(tmp_path / "empty"), workspace.data_root, workspace.tracking_uri)
+    read = elsewhere.plan(loaded, tables=("tuned",), seeds=(0, 1), recorded=True)
+    assert document(read, elsewhere.records(read)) == doc
+    assert not elsewhere.plan(loaded).tuned
+
+    _, trials = read_trials(row_hunt(loaded, None, {}, Asked(), "tuned.s3"), workspace)
+    assert [t.values for t in trials] == [t.values for t in done.searches[0].trials]
+    with pytest.raises(StudyError, match="all are tuned alike"):
+        row_hunt(loaded, None, {}, Asked(trials=9), "tuned.s3")
+    with pytest.raises(StudyError, match="not tuned in this study"):
+        row_hunt(loaded, None, {}, Asked(), "table2.s3")
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_the_searchs_best_trial_is_trained_on_all_of_train_with_the_seeds_and_scored_on_test(
+    workspace: Workspace,
+) -> None:
+    loaded = small("val", SEARCH)
+    hunt = hunt_of(loaded, None, {}, Asked())
+    summary, best = search_and_train(loaded, hunt, workspace, quiet(), Asked(), seeds=(0, 1), record=False)
+    assert best is not None
+    assert best.exit_code == 0
+    (row,) = document(best.plan, workspace.records(best.plan, offline=True))["tables"][0]["rows"]
+    assert row["cells"]["top1"]["n"] == 2
+    assert {t.run_id for t in summary.trials}.isdisjoint(run.run_id for run in best.plan.runs)
+    assert len(workspace.storage.run_ids()) == 4
+    shown = workspace.best_of(loaded, workspace.plan(loaded))
+    assert shown is not None
+    assert shown.runs[0].run_id == best.plan.runs[0].run_id
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_what_was_chosen_on_test_says_so_wherever_it_is_printed(workspace: Workspace) -> None:
+    loaded = small("test", TABLE + SEARCH)
+    hunt = hunt_of(loaded, None, {}, Asked())
+    summary, best = search_and_train(loaded, hunt, workspace, quiet(), Asked(), seeds=(0,), record=False)
+    assert best is not None
+    assert {run.run_id for run in best.plan.runs} <= {t.run_id for t in summary.trials}, "it was trained already"
+    assert "biased upwards" in render(document(best.plan, workspace.records(best.plan, offline=True)), "md")
+    rows = run_tuned(loaded, lambda: workspace.plan(loaded, tables=("tuned",)), workspace, quiet(), record=False)
+    text = render(document(rows.plan, workspace.records(rows.plan, offline=True)), "md")
+    assert "(on: test). Chosen on the test videos, as the papers do" in text
