@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from retable.execute.search_ablation import ablation
 from retable.execute.search_asked import Asked, hunt_of, row_hunt
 from retable.execute.search_best import search_and_train
 from retable.execute.search_driver import read_trials
 from retable.execute.search_rows import run_tuned, to_tune
 from retable.report.render import render
 from retable.report.results import document
+from retable.study.load import parse
 from retable.study.plan import Plan
 from retable.study.problems import StudyError
 from retable.workspace import Workspace
@@ -130,6 +132,9 @@ def test_what_was_chosen_on_test_says_so_wherever_it_is_printed(workspace: Works
     assert best is not None
     assert {run.run_id for run in best.plan.runs} <= {t.run_id for t in summary.trials}, "it was trained already"
     assert "biased upwards" in render(document(best.plan, workspace.records(best.plan, offline=True)), "md")
+    for origin in ("best", summary.trials[0].run_id):
+        made = ablation(loaded, workspace, origin, knobs=None)
+        assert made.text.count("biased upwards") == len(parse(made.text).study.tables)
     rows = run_tuned(loaded, lambda: workspace.plan(loaded, tables=("tuned",)), workspace, quiet(), record=False)
     text = render(document(rows.plan, workspace.records(rows.plan, offline=True)), "md")
     assert "(on: test). Chosen on the test videos, as the papers do" in text

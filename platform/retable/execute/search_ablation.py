@@ -11,6 +11,9 @@ from retable.report.trials import best
 from retable.study.ablate import Ablation, ablate
 from retable.study.load import LoadedStudy
 from retable.study.problems import StudyError
+from retable.study.searches import Hunt
+from retable.study.tuned import ON_TEST
+from retable.track.tunings import stored
 from retable.workspace import Workspace
 
 
@@ -50,4 +53,18 @@ def ablation(
     record = workspace.storage.record(found[0]) if len(found) == 1 else None
     if record is None:
         raise StudyError([problem("--from", f"{len(found)} runs in {workspace.storage.url} begin with {origin!r}")])
-    return ablate(loaded, name, record.spec["config"], origin=words, knobs=knobs or (), metrics=metrics)
+    note = ON_TEST if _chosen_on_test(loaded, workspace, record.run_id, name, settings or {}, url) else None
+    return ablate(loaded, name, record.spec["config"], origin=words, knobs=knobs or (), metrics=metrics, note=note)
+
+
+def _chosen_on_test(
+    loaded: LoadedStudy, workspace: Workspace, run_id: str, profile: str, settings: Mapping[str, Any], url: str | None
+) -> bool:
+    """Whether test videos were seen when this run was chosen: it is a search's answer, or a trial of this study's."""
+    if any(tuned.on == "test" and tuned.run_id == run_id for tuned in stored(workspace.storage)):
+        return True
+    search = loaded.study.search
+    if search is None or search.on == "val":
+        return False
+    _, trials = read_trials(Hunt(loaded.study, profile, settings), workspace, url)
+    return any(trial.run_id == run_id for trial in trials)

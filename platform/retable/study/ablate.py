@@ -38,10 +38,12 @@ def ablate(
     origin: str,
     knobs: Sequence[str] = (),
     metrics: Sequence[str] = ("params", "top1"),
+    note: str | None = None,
 ) -> Ablation:
     """Tables around ``config`` (a resolved config as plain data), against the study's base under ``profile``.
 
-    ``origin`` says where it is from, for people. Without ``knobs``, every setting that differs from the base is one.
+    ``origin`` says where it is from, for people, and ``note`` what each of its numbers must say of itself. Without
+    ``knobs``, every setting that differs from the base is one.
 
     Raises:
         StudyError: another model, an unknown knob, or nothing that differs.
@@ -67,7 +69,7 @@ def ablate(
                 impossible[labels[name]] = reason
         return kept
 
-    body = _body(study.study, profile, origin, top, found, metrics, rows)
+    body = _body(study.study, profile, origin, top, found, metrics, rows, [note] if note else [])
     text = _comment(study.study, origin, found, impossible) + _yaml(body)
     made = parse(text, f"{study.study}-ablation.yaml")
     problems = check(made)
@@ -108,6 +110,7 @@ def _body(
     knobs: Mapping[str, tuple[Any, Any]],
     metrics: Sequence[str],
     rows: Any,
+    notes: list[str],
 ) -> CommentedMap:
     ids = {path: path.replace(".", "-").replace("_", "-") for path in knobs}
     words = {path: f"{path} = {_word(theirs)}" for path, (_, theirs) in knobs.items()}
@@ -128,7 +131,8 @@ def _body(
     for table, caption, baseline, choices in tables:
         kept = rows(choices, labels)
         first = {"baseline": baseline} if any(row["id"] == baseline for row in kept) else {}
-        made.append({"id": table, "caption": caption, **first, "columns": _columns(metrics), "rows": kept})
+        last = {"notes": notes} if notes else {}
+        made.append({"id": table, "caption": caption, **first, "columns": _columns(metrics), "rows": kept, **last})
     return CommentedMap(
         study=f"{name}-ablation",
         question=f"What does each setting of {origin} contribute?",
