@@ -1,11 +1,12 @@
 """Whether the papers' mechanisms do what they are for, on generated videos: results, not gates.
 
-Run: python benchmarks/mechanisms.py [--seeds 5] [--check order|span|direction] [--storage FOLDER] [--data FOLDER].
-Writes benchmarks/results/mechanisms.json; checks that are not asked for stay in it as they were.
+Run: python benchmarks/mechanisms.py [--seeds 5] [--check order|span-rgb|span-flow|direction] [--storage FOLDER]
+[--data FOLDER]. Writes benchmarks/results/mechanisms.json; checks that are not asked for stay in it as they were.
 
 - order: MAST with its temporal modules against the same network trained on single frames (a clip repeats one frame),
   choosing within the pairs of classes that are each other's reverse. Controls: reversed and single-frame clips.
-- span: STA-TSN's temporal attention against the frames in which the action happens. Control: other videos' actions.
+- span-rgb, span-flow: STA-TSN's temporal attention against the frames in which the action happens. Control: other
+  videos' actions.
 - direction: a linear probe of MAST's motion branches tells a direction from its opposite. Controls: single frames,
   reversed clips, and the network before training.
 
@@ -20,6 +21,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -225,33 +227,43 @@ def order_check(workspace: Workspace, seeds: Sequence[int]) -> list[Finding]:
 # Span
 
 
-def attention_check(workspace: Workspace, seeds: Sequence[int]) -> list[Finding]:
-    found = []
-    for stream in ("rgb", "flow"):
-        own, others = [], []
-        for order in orders(workspace, "statsn", "table2", "sta", f"ucf101-{stream}", seeds):
-            beta, inside = attention(workspace, order)
-            own.append(mean_correlation(beta, inside))
-            shifts = [mean_correlation(beta, np.roll(inside, i, axis=0)) for i in range(1, len(inside))]
-            others.append(float(np.mean(shifts)))
-        what = f"STA-TSN, {stream}: attention and action"
-        found.append(finding("span", what, "correlation over frames", own, "actions of other videos", others))
-    return found
+def attention_check(workspace: Workspace, seeds: Sequence[int], stream: str) -> list[Finding]:
+    """Over all test videos, and over those of each pair of classes."""
+    own: dict[str, list[float]] = {}
+    others: dict[str, list[float]] = {}
+    for order in orders(workspace, "statsn", "table2", "sta", f"ucf101-{stream}", seeds):
+        beta, inside, classes = attention(workspace, order)
+        for name, kept in {"all classes": (), **{" and ".join(pair): pair for pair in PAIRS}}.items():
+            chosen = np.isin(classes, kept or classes)
+            b, i = beta[chosen], inside[chosen]
+            own.setdefault(name, []).append(mean_correlation(b, i))
+            shifts = [mean_correlation(b, np.roll(i, by, axis=0)) for by in range(1, len(i))]
+            others.setdefault(name, []).append(float(np.mean(shifts)))
+    unit, control = "correlation over frames", "actions of other videos"
+    return [
+        finding(
+            f"span-{stream}", f"STA-TSN, {stream}: attention and action, {name}", unit, own[name], control, others[name]
+        )
+        for name in own
+    ]
 
 
-def attention(workspace: Workspace, order: Order) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of the test videos ``(V, N, k)``: attention on each frame, and 1 where the action happens, else 0."""
+def attention(workspace: Workspace, order: Order) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
+    """Of the test videos ``(V, N, k)``: attention on each frame, and 1 where the action is, else 0; their classes."""
     data, head = features_of(order, "cpu"), trained(workspace, order)
     with torch.no_grad():
-        parts = [head(**batch.clips)["maps"]["beta"] for batch in data.eval_batches("test", Protocol(), 16)]
-    beta = torch.cat(parts).double().numpy()
+        batches = list(data.eval_batches("test", Protocol(), 16))
+        beta = torch.cat([head(**batch.clips)["maps"]["beta"] for batch in batches]).double().numpy()
+    labels = torch.cat([batch.labels for batch in batches]).tolist()
     clip, manifest, paths = order.config.data.clip, workspace.dataset(order.config.data.dataset), data.videos("test")
     counts = open_frames(manifest, paths, clip.short_side, workspace.cache).counts
     with (manifest.root / "ground_truth.csv").open(encoding="utf-8", newline="") as file:
-        spans = {line["video"]: (int(line["start"]), int(line["end"])) for line in csv.DictReader(file)}
-    frames = [(path, test_clips(counts[path], clip, 1)[0]) for path in paths]
-    inside = [(at >= spans[path][0]) & (at < spans[path][1]) for path, at in frames]
-    return beta, np.array(inside, np.float64).reshape(beta.shape)
+        spans = {Path(line["video"]).name: (int(line["start"]), int(line["end"])) for line in csv.DictReader(file)}
+    inside = []
+    for path in paths:
+        (start, end), (frames,) = spans[Path(path).name], test_clips(counts[path], clip, 1)
+        inside.append((frames >= start) & (frames < end))
+    return beta, np.array(inside, np.float64).reshape(beta.shape), [data.classes[i] for i in labels]
 
 
 def mean_correlation(beta: NDArray[np.float64], inside: NDArray[np.float64]) -> float:
@@ -327,7 +339,12 @@ def responses(
     return np.concatenate(rows), np.array(truth)
 
 
-CHECKS = {"order": order_check, "span": attention_check, "direction": direction_check}
+CHECKS: dict[str, Callable[[Workspace, Sequence[int]], list[Finding]]] = {
+    "direction": direction_check,
+    "order": order_check,
+    "span-flow": partial(attention_check, stream="flow"),
+    "span-rgb": partial(attention_check, stream="rgb"),
+}
 
 if __name__ == "__main__":
     main()
