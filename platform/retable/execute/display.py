@@ -100,7 +100,7 @@ class Display:
             line = self.lines[run_id]
             now = time.monotonic()
             if event == "started":
-                line.state = "training"
+                line.state = "training" if line.epochs else "measuring"
                 self._say(f"{line.label}: started")
             elif event == "epoch":
                 self._epoch(line, facts, now)
@@ -162,7 +162,7 @@ class Display:
             table.add_row(
                 line.label,
                 line.state,
-                f"{done}/{line.epochs}",
+                f"{done}/{line.epochs}" if line.epochs else "",
                 "" if loss is None else f"{loss:.3f}",
                 "" if top1 is None else f"{top1:.1f}",
                 "" if left is None else clock(left),
