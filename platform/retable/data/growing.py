@@ -12,8 +12,9 @@ import pyarrow as pa
 from retable.data.examine import Entry
 from retable.data.index import read_parquet
 from retable.data.indexing import put_table
+from retable.data.mirror import Shard
 from retable.data.records import Place, as_file, index_row
-from retable.data.unfinished import Shard, shard_name
+from retable.data.unfinished import shard_name
 
 PART = 32
 """Videos that are recorded together: what a broken-off run may have to do again."""

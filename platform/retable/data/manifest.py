@@ -75,8 +75,21 @@ class Manifest:
 
 
 def dataset_folder(name: str, data_root: Path | str | None = None) -> Path:
-    """Where dataset ``name`` is looked for: in ``data_root``, else ``$RETABLE_DATA``, else ``./data``."""
-    return Path(data_root or os.environ.get("RETABLE_DATA") or "data") / name
+    """Where dataset ``name`` is looked for: in ``data_root``, else ``$RETABLE_DATA``, else ``./data``.
+
+    Below a URL, datasets are packs; the folder is this node's mirror of one (see ``mirror.py``).
+    """
+    root = data_place(data_root)
+    if "://" not in root:
+        return Path(root) / name
+    from retable.data.mirror import mirror  # planning from folders does not pay for it
+
+    return mirror(f"{root.rstrip('/')}/{name}")
+
+
+def data_place(data_root: Path | str | None = None) -> str:
+    """The folder or URL that holds datasets."""
+    return str(data_root or os.environ.get("RETABLE_DATA") or "data")
 
 
 def open_dataset(name: str, root: Path | str) -> Manifest:

@@ -32,6 +32,7 @@ from retable.data.decode import Frames, read_frames, target_size
 from retable.data.errors import DamagedVideo, DatasetError
 from retable.data.examine import SEQUENTIAL
 from retable.data.index import read_parquet
+from retable.data.mirror import MIRROR, Keeper, Shard, shards_of
 from retable.data.packets import Stream, Table, read_packets
 from retable.data.packlist import CARD, INDEX
 from retable.data.records import Record, table_from
@@ -94,6 +95,21 @@ class RemoteBytes:
         self._open()
         content: bytes = self._files.cat_file(f"{self._root}/{file}")
         return content
+
+
+class MirroredBytes:
+    """Files of a pack in a bucket, from this node's mirror where they are in it."""
+
+    def __init__(self, folder: Path, shards: Mapping[str, Shard]) -> None:
+        self._keeper = Keeper(folder, shards)
+        self._here, self._there = LocalBytes(folder), RemoteBytes(self._keeper.url)
+
+    def part(self, file: str, offset: int, length: int) -> memoryview:
+        source: Bytes = self._here if self._keeper.has(file) else self._there
+        return source.part(file, offset, length)
+
+    def whole(self, file: str) -> bytes:
+        return self._here.whole(file)
 
 
 class Pack:
@@ -205,4 +221,6 @@ def open_pack(place: Path | str) -> Pack:
         raise DatasetError(f"there is no pack at {text} ({error}): make it with retable data pack") from error
     if card.get("schema") != SCHEMA:
         raise DatasetError(f"the pack at {text} is of another version: make it again with retable data pack")
+    if "://" not in text and (Path(place) / MIRROR).is_file():
+        source = MirroredBytes(Path(place), shards_of(card))
     return Pack(text, source, card, rows)

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from retable import __version__
 from retable.data.errors import DatasetError
 from retable.data.manifest import Manifest
+from retable.data.mirror import Shard
 from retable.data.packed import SCHEMA
 from retable.data.packlist import CARD, INDEX, LISTING
 from retable.data.packtarget import PLAN, Target
@@ -32,14 +33,6 @@ def is_finished(target: Target, key: str, place: Path | str) -> bool:
     if card is not None and card.get("key") != key:
         raise DatasetError(f"{place} holds something else, or a pack of other videos: remove it, or choose another")
     return card is not None
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A whole file of a pack."""
-
-    bytes: int
-    sha256: str
 
 
 class Unfinished:

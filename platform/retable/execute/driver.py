@@ -6,13 +6,14 @@ import errno
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from retable.data.config import Data
 from retable.data.errors import DatasetError, FlowUnavailable
-from retable.data.manifest import dataset_folder
+from retable.data.manifest import data_place
 from retable.execute.display import Display, labels
 from retable.execute.nodes import local_folder, refuse_unfit
 from retable.execute.order import Order, Places, missing_views
@@ -92,7 +93,9 @@ class Summary:
 def places(workspace: Workspace) -> Places:
     """Where workers of this driver read and write."""
     storage = workspace.storage
-    data = str(dataset_folder("", workspace.data_root).absolute())  # workers have another working directory
+    data = data_place(workspace.data_root)
+    if "://" not in data:  # workers have another working directory
+        data = str(Path(data).absolute())
     return Places(storage.url, data, str(workspace.cache.absolute()), Process.this())
 
 
