@@ -45,6 +45,8 @@ CORPORA = {
 
 def make(corpus: Corpus, folder: Path, clips: int) -> Manifest:
     """``clips`` videos as a dataset of one's own: two classes, train and test in turn."""
+    for left in folder.rglob("partial-*"):  # of a run that was killed
+        left.unlink()
     for number in range(clips):
         subset, name = ("train", "test")[number % 2], "ab"[number // 2 % 2]
         path = folder / subset / name / f"v{number:03d}{corpus.suffix}"

@@ -113,6 +113,25 @@ def test_kinetics_finds_clips_in_class_folders_or_not_and_counts_the_vanished(tm
     assert listing.absent == ("train/ccccccccccc_000001_000011.mp4",)
 
 
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("train", "aaaaaaaaaaa.mp4"),
+        ("train/eating", "aaaaaaaaaaa_1_11.mkv"),
+        ("train_256", "aaaaaaaaaaa_000001_000011.webm"),
+        ("videos_train/eating", "aaaaaaaaaaa.MP4"),
+    ],
+)
+def test_kinetics_knows_the_names_of_public_copies(tmp_path: Path, folder: str, name: str) -> None:
+    for subset in ("train", "val"):
+        rows = ["label,youtube_id,time_start,time_end,split", f"eating,aaaaaaaaaaa,1,11,{subset}"]
+        (tmp_path / f"{subset}.csv").write_text("\n".join(rows))
+    touch(tmp_path, f"{folder}/{name}")
+    listing = layouts.layout_of("kinetics400").read(tmp_path, 1)
+    assert [item.path for item in listing.items] == [f"{folder}/{name}"]
+    assert listing.absent == ("val/aaaaaaaaaaa_000001_000011.mp4",)
+
+
 def test_kinetics_names_the_column_it_lacks(tmp_path: Path) -> None:
     kinetics(tmp_path, "")
     (tmp_path / "val.csv").write_text("label,youtube_id,time_start\n")

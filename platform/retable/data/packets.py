@@ -151,8 +151,8 @@ def _decode(
         DamagedVideo: a packet does not decode.
     """
     try:
-        for span in spans(table, wanted):
-            for k, frame in _decode_span(stream, table, fetch, span):
+        for joined in _joined(stream, table, spans(table, wanted)):
+            for k, frame in _decode_spans(stream, table, fetch, joined):
                 if frame.is_corrupt:
                     raise DamagedVideo(name, "the decoder flags a frame as corrupt")
                 yield k, _as_in_container(frame, stream)
@@ -160,16 +160,21 @@ def _decode(
         raise DamagedVideo(name, str(error)) from error
 
 
-def _decode_span(stream: Stream, table: Table, fetch: Fetch, span: Span) -> Iterator[tuple[int, VideoFrame]]:
-    """The wanted frames of one span. Ends with the last of them: the packets after it are not decoded."""
-    context, missing = new_context(stream), set(span.wanted)
-    flags, owner = table.flags[span.first : span.stop].tolist(), table.owner[span.first : span.stop].tolist()
-    numbered = enumerate(zip(fetch(span.first, span.stop), flags, owner, strict=True), span.first)
-    packets = (
-        as_packet(data, number)
-        for number, (data, flag, k) in numbered
-        if not flag & DISPOSABLE or k in span.wanted  # other frames do not need it
-    )
+def _joined(stream: Stream, table: Table, found: list[Span]) -> list[list[Span]]:
+    """Spans that one decoder takes one after the other, without being emptied between them.
+
+    That is so where pictures stand alone: images, and H.264 of IDR pictures only, which wait for nothing.
+    """
+    alone = stream.codec in IMAGES or (stream.codec == "h264" and bool((table.flags & KEY).all()))
+    return [found] if alone and found else [[span] for span in found]
+
+
+def _decode_spans(
+    stream: Stream, table: Table, fetch: Fetch, joined: Sequence[Span]
+) -> Iterator[tuple[int, VideoFrame]]:
+    """The wanted frames of spans. Ends with the last of them: the packets after it are not decoded."""
+    context, missing = new_context(stream), {k for span in joined for k in span.wanted}
+    packets = (packet for span in joined for packet in _packets(table, fetch, span))
     for packet in chain(packets, [None]):
         for frame in context.decode(packet):
             k = int(table.owner[frame.pts]) if frame.pts is not None else -1
@@ -178,6 +183,15 @@ def _decode_span(stream: Stream, table: Table, fetch: Fetch, span: Span) -> Iter
                 yield k, frame
         if not missing:
             return
+
+
+def _packets(table: Table, fetch: Fetch, span: Span) -> Iterator[av.Packet[AnyStream]]:
+    """The packets of a span, without those that no wanted frame needs."""
+    flags, owner = table.flags[span.first : span.stop].tolist(), table.owner[span.first : span.stop].tolist()
+    numbered = enumerate(zip(fetch(span.first, span.stop), flags, owner, strict=True), span.first)
+    for number, (data, flag, k) in numbered:
+        if not flag & DISPOSABLE or k in span.wanted:
+            yield as_packet(data, number)
 
 
 def new_context(stream: Stream) -> VideoCodecContext:

@@ -1,7 +1,8 @@
 """Kinetics-400: one CSV per subset; clips are named by video and time. Videos that vanished from the web are counted.
 
 Tree: ``{train,val}.csv`` with columns ``label,youtube_id,time_start,time_end,split`` in the folder or in
-``annotations/``; videos ``<id>_<start:06d>_<end:06d>.mp4`` in ``{train,val}/``, with or without class folders.
+``annotations/``; videos in ``{train,val}/``, with or without class folders, named ``<id>_<start:06d>_<end:06d>``,
+``<id>_<start>_<end>`` or ``<id>``, with any suffix of a video. Copies with resized videos have other folders, too.
 The validation set is what papers report on: it is our test subset.
 """
 
@@ -11,13 +12,15 @@ import csv
 from pathlib import Path
 
 from retable.data.errors import DatasetError
-from retable.data.layouts import FlipRule, Item, Listing, Subset
+from retable.data.layouts import VIDEO_SUFFIXES, FlipRule, Item, Listing, Subset
 
 NUM_CLASSES = 400
 SPLITS = (1,)
-TREE = "<folder>/[annotations/]{train,val}.csv and <folder>/{train,val}/[<class>/]<id>_<start>_<end>.mp4"
+TREE = "<folder>/[annotations/]{train,val}.csv and <folder>/{train,val}/[<class>/]<id>[_<start>_<end>].mp4"
 _COLUMNS = {"label", "youtube_id", "time_start", "time_end"}
 _SUBSETS: tuple[tuple[Subset, str], ...] = (("train", "train"), ("test", "val"))
+_FOLDERS = ("{}", "{}_256", "videos_{}", "{}set")
+"""Folders of a subset's videos, as the archives and public copies have them."""
 
 
 def read(root: Path, split: int) -> Listing:
@@ -33,11 +36,11 @@ def read(root: Path, split: int) -> Listing:
     items: list[Item] = []
     absent: list[str] = []
     for subset, name in _SUBSETS:
-        on_disk = {p.name: p.relative_to(root).as_posix() for p in sorted((root / name).rglob("*.mp4"))}
+        on_disk = _videos(root, name)
         for row in rows[subset]:
-            path = on_disk.get(_file_name(row))
+            path = next((on_disk[stem] for stem in _stems(row) if stem in on_disk), None)
             if path is None:
-                absent.append(f"{name}/{_file_name(row)}")
+                absent.append(f"{name}/{_stems(row)[0]}.mp4")
             else:
                 items.append(Item(path, index[row["label"]], row["label"], subset, row["youtube_id"]))
     return Listing(classes, tuple(items), tuple(absent))
@@ -49,8 +52,17 @@ def flip(classes: tuple[str, ...]) -> FlipRule:
     return "ok"
 
 
-def _file_name(row: dict[str, str]) -> str:
-    return f"{row['youtube_id']}_{int(float(row['time_start'])):06d}_{int(float(row['time_end'])):06d}.mp4"
+def _videos(root: Path, name: str) -> dict[str, str]:
+    """Paths of a subset's videos by their names without suffix."""
+    folder = next((root / form.format(name) for form in _FOLDERS if (root / form.format(name)).is_dir()), root / name)
+    found = (p for p in sorted(folder.rglob("*"), reverse=True) if p.suffix.lower() in VIDEO_SUFFIXES)
+    return {p.stem: p.relative_to(root).as_posix() for p in found}
+
+
+def _stems(row: dict[str, str]) -> tuple[str, ...]:
+    """What a video's file may be called."""
+    video, start, end = row["youtube_id"], int(float(row["time_start"])), int(float(row["time_end"]))
+    return f"{video}_{start:06d}_{end:06d}", f"{video}_{start}_{end}", video
 
 
 def _rows(root: Path, name: str) -> list[dict[str, str]]:
