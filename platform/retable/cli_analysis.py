@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retable.cli_options import Json, Overlaid, Places, spread
+from retable.cli_options import Chosen, Json, Offline, Overlaid, Places, spread
 from retable.cli_search import Optuna
 from retable.console import out, print_json
 
@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(spread(importance))
     app.command()(spread(figure))
+    app.command()(spread(report))
 
 
 def importance(
@@ -54,27 +55,54 @@ def importance(
 
 
 def figure(
-    study: Overlaid,
+    chosen: Chosen,
     places: Places,
-    search: Annotated[bool, typer.Option("--search", help="Figures of the study's search.")] = False,
+    search: Annotated[bool, typer.Option("--search", help="Figures of the study's search, not of its tables.")] = False,
     target: Annotated[Path | None, typer.Option("--out", help="Folder. Default: STUDY-figures, here.")] = None,
     optuna: Optuna = None,
     name: Name = None,
+    offline: Offline = False,
 ) -> None:
     """Draw figures as PNG and SVG, with the data behind them as JSON and CSV. Trains nothing.
 
-    --search: importance, slices, contours, parallel coordinates, and the best so far against the budget beside a random
-    order of the same trials.
+    Of tables: rows with their intervals, in printed order, and training curves. With --search: importance, slices,
+    contours, parallel coordinates, and the best so far against the budget beside a random order of the same trials.
 
-    Example: `retable figure studies/msfnet.yaml --search`
+    Example: `retable figure studies/msfnet.yaml --tables table2`
     """
-    if not search:
-        raise typer.BadParameter("say what to draw: --search")
-    from retable.execute.search_asked import Asked, hunt_of
-    from retable.execute.search_draw import draw_search
-
-    loaded = study.load()
-    hunt = hunt_of(loaded, study.profile, study.settings, Asked())
+    loaded, workspace = chosen.load(), places.open()
     folder = target or Path(f"{loaded.study.study}-figures")
-    for path in draw_search(hunt, places.open(), folder, url=optuna, name=name):
+    if search:
+        from retable.execute.search_asked import Asked, hunt_of
+        from retable.execute.search_draw import draw_search
+
+        hunt = hunt_of(loaded, chosen.profile, chosen.settings, Asked())
+        written = draw_search(hunt, workspace, folder, url=optuna, name=name)
+    else:
+        from retable.report import table_draw
+
+        planned = chosen.plan(loaded, workspace)
+        written = table_draw.draw(planned, workspace.records(planned, offline=offline), folder, chosen.asked_seeds)
+    for path in written:
         out.print(str(path))
+
+
+def report(
+    chosen: Chosen,
+    places: Places,
+    target: Annotated[Path | None, typer.Option("--out", help="File. Default: STUDY-PROFILE.html, here.")] = None,
+    offline: Offline = False,
+) -> None:
+    """Write one HTML page: tables as printed, claims, figures, every cell's runs. It needs nothing beside it.
+
+    Example: `retable report studies/msfnet.yaml`
+    """
+    from retable.report import page
+    from retable.report.results import document
+
+    loaded, workspace = chosen.load(), places.open()
+    planned = chosen.plan(loaded, workspace)
+    records = workspace.records(planned, offline=offline)
+    place = target or Path(f"{loaded.study.study}-{planned.profile}.html")
+    place.write_text(page.page(document(planned, records, seeds=chosen.asked_seeds), records), encoding="utf-8")
+    out.print(str(place))
