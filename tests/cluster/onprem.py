@@ -41,7 +41,7 @@ class OnPrem:
     study: str = f"{HOME}/project/small.yaml"
     file: str = f"{HOME}/onprem.yaml"
 
-    def retable(self, words: str, *, cwd: str = f"{HOME}/project", timeout: float = 300, check: bool = True) -> str:
+    def retable(self, words: str, *, cwd: str = f"{HOME}/project", timeout: float = 900, check: bool = True) -> str:
         """What a ``retable`` command on the laptop prints."""
         env = {"PYTHONPATH": f"{ROOT}/platform", "RAY_USAGE_STATS_ENABLED": "0"}
         done = self.laptop.run(f"python -m retable.cli {words}", env=env, cwd=cwd, timeout=timeout, check=check)
