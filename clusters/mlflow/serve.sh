@@ -36,14 +36,17 @@ case "${1:-}" in
   run) run ;;
   ensure)
     if answers; then exit 0; fi
+    server=""
     if [ -d /run/systemd/system ] && systemctl cat retable-mlflow >/dev/null 2>&1; then
       sudo -n systemctl start retable-mlflow
     else  # survives the ssh session that starts it; nothing starts it again after a crash but the next `ensure`
       setsid nohup bash "$0" run >>"$kept/server.log" 2>&1 </dev/null &
-      echo $! >"$pidfile"
+      server=$!
+      echo "$server" >"$pidfile"
     fi
-    for _ in $(seq 120); do
+    for _ in $(seq 600); do  # the first start makes the database's tables
       if answers; then echo "mlflow: http://$host:$port"; exit 0; fi
+      if [ -n "$server" ] && ! kill -0 "$server" 2>/dev/null; then break; fi
       sleep 0.5
     done
     echo "mlflow: it does not answer; the end of $kept/server.log:" >&2

@@ -187,8 +187,11 @@ def run_study(
     if address is not None:
         refuse_this_machines_own(workspace, record=record)
     workspace.storage.check()
-    outwait(workspace.storage, (run.run_id for run in plan.runs if run.training.fingerprint is not None))
     missing = still_missing(plan, workspace, retry_failed=retry_failed, elsewhere=address is not None)
+    if any(held.worker.alive() is None for held in missing.claimed.values()):
+        console.print("waiting until it is clear whether another machine's driver still lives", highlight=False)
+        outwait(workspace.storage, missing.claimed)
+        missing = still_missing(plan, workspace, retry_failed=retry_failed, elsewhere=address is not None)
     names = labels(plan)
     for run_id, live in missing.claimed.items():
         console.print(f"{names[run_id]} is being trained by another driver: {live}", highlight=False)

@@ -84,13 +84,13 @@ def refuse_unfit(orders: Sequence[Order]) -> int:
     Raises:
         UnfitNodes: naming all that is wrong, machine by machine.
     """
-    places = orders[0].places
-    datasets = sorted({order.config.data.dataset for order in orders})
-    mine = look(places, datasets)
     nodes = [n for n in ray.nodes() if n["Alive"] and _works(n)]  # type: ignore[no-untyped-call]
     others = [n for n in nodes if n["NodeID"] != ray.get_runtime_context().get_node_id()]
+    if not others:
+        return len(nodes)
+    places, datasets = orders[0].places, sorted({order.config.data.dataset for order in orders})
     facts, faults = _ask(others, places, datasets)
-    faults += judge(mine, facts)
+    faults += judge(look(places, datasets), facts)
     if faults:
         raise UnfitNodes("\n".join(["not started: some machines of the cluster cannot do this work", *faults]))
     return len(nodes)
