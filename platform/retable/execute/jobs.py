@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -161,7 +162,7 @@ def _explained(address: str) -> Iterator[None]:
     except AuthenticationError as error:
         raise JobsUnavailable(f"{address} refuses the token: {_first_line(error)}") from error
     except (requests.exceptions.ConnectionError, requests.exceptions.Timeout, ConnectionError) as error:
-        raise JobsUnavailable(f"nobody answers at {address}: {way_out}") from error
+        raise JobsUnavailable(f"nobody answers at {address} ({_kind(error)}): {way_out}") from error
     except (RuntimeError, OSError, requests.exceptions.RequestException) as error:
         if "does not exist" in str(error):
             raise JobsUnavailable(f"{address} knows no such job: retable jobs lists them") from error
@@ -189,6 +190,12 @@ def _facts(job: Any) -> dict[str, Any]:
         "exit_code": job.driver_exit_code,
         "message": job.message or "",
     }
+
+
+def _kind(error: BaseException) -> str:
+    """``ConnectTimeout``, or what the system said of a connection: the library's own sentence is several lines long."""
+    found = re.search(r"\[Errno \d+\] ([^'\")]+)", str(error))
+    return found[1] if found else type(error).__name__
 
 
 def _first_line(error: BaseException) -> str:
