@@ -162,7 +162,7 @@ def local_table(folder: Path, data: Path) -> list[Any]:
     env = {**os.environ, "RETABLE_STORAGE": str(folder / "local"), "RETABLE_DATA": str(data)}
     command = [sys.executable, "-m", "retable.cli"]
     subprocess.run(
-        [*command, "run", str(study), "--offline", "--cpus", "2"], env=env, check=True, capture_output=True, timeout=300
+        [*command, "run", str(study), "--offline", "--cpus", "2"], env=env, check=True, capture_output=True, timeout=900
     )
     said = subprocess.run(
         [*command, "table", str(study), "--format", "json", "--offline"],

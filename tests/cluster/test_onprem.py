@@ -35,11 +35,13 @@ def test_a_study_on_three_hosts_gives_the_local_table(tmp_path: Path) -> None:
         shared = tmp_path / "shared" / "runs"
         hosts = {f.read_text().split('"host": "')[1].split('"')[0] for f in shared.glob("runs/*/attempts/0/env*.json")}
         assert hosts == {"one", "two"}
-        here = local_table(tmp_path, tmp_path / "shared" / "data")
-        assert site.table(f"--storage {STORAGE} --offline") == here
-        assert site.table(f"--storage /tmp/nothing --tracking-uri {MLFLOW}") == here, "MLflow alone gives the table too"
+        cluster = site.table(f"--storage {STORAGE} --offline")
+        recorded = site.table(f"--storage /tmp/nothing --tracking-uri {MLFLOW}")
 
         site.retable(f"cluster down {site.file} --yes")
         assert site.nodes() == 0
         again = site.head.run("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:5000/health").stdout
         assert again == "200", "MLflow outlives the cluster"
+    here = local_table(tmp_path, tmp_path / "shared" / "data")
+    assert cluster == here
+    assert recorded == here, "MLflow alone gives the table too"
