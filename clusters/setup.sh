@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What a node needs before `ray start`: Python and packages as pinned, settings, scratch space. Repeating it changes
-# nothing. Usage: setup.sh --python 3.11 --ray 2.60.0 --retable 0.1.0 [--extra aws|gcp]
+# nothing. Usage: setup.sh --python 3.11 --ray 2.60.0 --retable 0.1.0 [--extra aws,postgres]
 set -euo pipefail
 
 code="$HOME/retable" venv="$HOME/retable-venv" python="" ray="" retable="" extra=""
@@ -30,9 +30,9 @@ def found(name):
 python, ray, retable, extra = sys.argv[1:]
 seen = {"python": ("%d.%d" % sys.version_info[:2], python), "ray": (found("ray"), ray), "retable": (found("retable"), retable)}
 wrong = [f"{name} is {is_}, not {asked}" for name, (is_, asked) in seen.items() if is_ != asked]
-module = {"aws": "boto3", "gcp": "googleapiclient"}.get(extra)
-if module and importlib.util.find_spec(module) is None:
-    wrong.append(f"{module} is missing")
+modules = {"aws": "boto3", "gcp": "googleapiclient", "postgres": "psycopg2"}
+asked = [modules.get(name, name) for name in extra.split(",") if name]
+wrong += [f"{module} is missing" for module in asked if importlib.util.find_spec(module) is None]
 print("; ".join(wrong))
 sys.exit(bool(wrong))
 PY

@@ -21,7 +21,7 @@ from tests.cluster.hosts import GATEWAY, ROOT, Host, Lan, lan, missing
 
 pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
-    pytest.mark.xdist_group("hosts"),
+    pytest.mark.xdist_group("cluster"),
     pytest.mark.timeout(1800),
 ]
 
@@ -58,6 +58,7 @@ class Cycle:
     unauthorized: str = ""
     status: str = ""
     tunnelled: str = ""
+    recorded: str = ""
     job: str = ""
     working: dict[str, Any] = field(default_factory=dict)
     idle: dict[str, Any] = field(default_factory=dict)
@@ -97,7 +98,7 @@ def lived(network: Lan) -> Cycle:
     seen.listening = head.run("ss -Hltn").stdout
     seen.unauthorized = head.run("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8265/api/version").stdout
     seen.status = retable(laptop, "status ~/cluster.yaml")
-    seen.tunnelled = tunnelled(laptop)
+    seen.tunnelled, seen.recorded = tunnelled(laptop)
     head.write("~/job.py", JOB)
     job = head.spawn("bash --login -c -i 'source ~/.bashrc; unset OMP_NUM_THREADS; python ~/job.py'")
     seen.working = until(lambda: (s := see()) and len(alive(s)) > 1 and s, "a worker comes")
@@ -134,18 +135,19 @@ def retable(laptop: Host, words: str) -> str:
     return done.stdout
 
 
-def tunnelled(laptop: Host) -> str:
-    """What the dashboard answers through a tunnel, with the token."""
+def tunnelled(laptop: Host) -> tuple[str, str]:
+    """What the dashboard (asked with the token) and MLflow answer through a tunnel."""
     env = {**ACCOUNT, "PYTHONPATH": f"{ROOT}/platform", "PYTHONUNBUFFERED": "1"}
     command = "echo $$ > ~/pid; exec python -m retable.cli cluster tunnel ~/cluster.yaml"
     tunnel = laptop.spawn(command, env=env, cwd=str(ROOT))
     assert tunnel.stdout is not None
     assert "dashboard: http://127.0.0.1:8265" in tunnel.stdout.readline()
     bearer = '-H "Authorization: Bearer $(cat ~/.ray/retable.token)"'
-    answer = laptop.run(f"curl -s {bearer} http://127.0.0.1:8265/api/version").stdout
+    dashboard = laptop.run(f"curl -s {bearer} http://127.0.0.1:8265/api/version").stdout
+    mlflow = laptop.run("curl -s http://127.0.0.1:5000/health").stdout
     laptop.run("kill -TERM $(cat ~/pid)")
     tunnel.communicate(timeout=PATIENCE_SECONDS)
-    return answer
+    return dashboard, mlflow
 
 
 def ask(laptop: Host, *words: str) -> str:
@@ -231,10 +233,11 @@ def test_roles_are_the_shipped_ones_and_ray_made_none(cycle: Cycle) -> None:
 
 
 def test_what_listens_for_people_listens_on_loopback_and_wants_the_token(cycle: Cycle) -> None:
-    dashboards = [line.split()[3] for line in cycle.listening.splitlines() if ":8265" in line]
-    assert dashboards == ["127.0.0.1:8265"]
+    listening = {line.split()[3] for line in cycle.listening.splitlines()}
+    assert {a for a in listening if a.endswith((":8265", ":5000"))} == {"127.0.0.1:8265", "127.0.0.1:5000"}
     assert cycle.unauthorized == "401"
     assert "ray_version" in cycle.tunnelled
+    assert cycle.recorded == "OK"
 
 
 def test_status_shows_the_head(cycle: Cycle) -> None:

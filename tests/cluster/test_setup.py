@@ -15,7 +15,7 @@ from retable.execute import clusters
 ROOT = Path(__file__).resolve().parents[2]
 PINS = clusters.pins()
 PYTHON = ".".join(map(str, sys.version_info[:2]))
-ASKED = ["--python", PYTHON, "--ray", PINS.ray, "--retable", PINS.retable, "--extra", "aws"]
+ASKED = ["--python", PYTHON, "--ray", PINS.ray, "--retable", PINS.retable, "--extra", "aws,postgres"]
 
 
 @pytest.fixture
