@@ -204,6 +204,9 @@ class NoSink:
 
     def checkpoint(self, state: bytes) -> None: ...
 
+    def wants_stop(self) -> bool:
+        return False
+
 
 def order_check(workspace: Workspace, seeds: Sequence[int]) -> list[Finding]:
     clips, stills, reverse, one_frame = [], [], [], []
