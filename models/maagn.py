@@ -8,25 +8,21 @@ torchvision's parameter names under ``trunk.``; levels and neck are (B, C, T, H,
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.resnet import Bottleneck
 
-from retable.nn import InputSpec, Outputs
+from retable.nn import InputSpec, Outputs, resnet
 from retable.nn.pretrained import inflate, take
 
 PAPER = "maagn"
 SEMANTICS = 1
 
 Level = Literal["res4", "res5"]
-BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 LAYERS: dict[str, Level] = {"layer3": "res4", "layer4": "res5"}
 AUX_WEIGHT = 0.5
 
@@ -40,7 +36,7 @@ class Config(BaseModel):
     frames: int = Field(8, ge=1)
     size: int = Field(224, ge=8, description="side of a frame, pixels; below 48 the res5 map is a single pixel")
     weights: str = Field("none", description="none, imagenet, imagenet-v2, a path, or a URL with #sha256=")
-    backbone: Literal["resnet50", "resnet101"] = "resnet50"
+    backbone: resnet.Backbone = "resnet50"
     backbone_temporal: Literal["tsm", "slowonly"] = "tsm"
     width: int = Field(64, ge=4, description="channels of the stem")
     depth_divisor: int = Field(1, ge=1, description="bottlenecks per stage = the backbone's / this, rounded up")
@@ -64,7 +60,7 @@ class Config(BaseModel):
     @property
     def blocks(self) -> tuple[int, ...]:
         """Bottlenecks in each of the four stages."""
-        return tuple(math.ceil(n / self.depth_divisor) for n in BLOCKS[self.backbone])
+        return resnet.depths(self.backbone, self.depth_divisor)
 
     @property
     def channels(self) -> dict[Level, int]:
@@ -113,86 +109,16 @@ def architecture(config: Config) -> str:
     Raises:
         ValueError: the config shrinks the trunk.
     """
-    if (config.width, config.depth_divisor) != (64, 1):
-        raise ValueError(
-            f"published weights are of a whole {config.backbone}: set width 64 and depth_divisor 1"
-            f" (not {config.width} and {config.depth_divisor}), or weights none"
-        )
-    return config.backbone
+    return resnet.architecture(config.backbone, config.width, config.depth_divisor)
 
 
 def _odd(frames: int) -> str:
     return f"SDM compares two halves of the clip, but {frames} frames is odd: use {frames + 1}, or spatial none"
 
 
-def shift(x: Tensor, frames: int) -> Tensor:
-    """Temporal shift of flat frames (B*T, C, H, W) within their clips, zeros beyond the ends (Lin et al., ICCV 2019).
-
-    The first eighth of the channels takes the next frame's values, the second eighth the previous frame's.
-    """
-    clip = x.reshape(-1, frames, *x.shape[1:])
-    fold = x.shape[1] // 8
-    following = F.pad(clip[:, 1:, :fold], (0, 0, 0, 0, 0, 0, 0, 1))
-    previous = F.pad(clip[:, :-1, fold : 2 * fold], (0, 0, 0, 0, 0, 0, 1, 0))
-    return torch.cat([following, previous, clip[:, :, 2 * fold :]], dim=2).flatten(0, 1)
-
-
-class ShiftConv(nn.Conv2d):
-    """1x1 convolution of shifted frames; as it is a bottleneck's ``conv1``, the identity path stays unshifted."""
-
-    def __init__(self, c_in: int, c_out: int, frames: int) -> None:
-        super().__init__(c_in, c_out, 1, bias=False)
-        self.frames = frames
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(shift(x, self.frames))
-
-
-class TimeConv(nn.Conv3d):
-    """3x1x1 convolution over the frames of a clip, on flat frames (slow-only ResNet)."""
-
-    def __init__(self, c_in: int, c_out: int, frames: int) -> None:
-        super().__init__(c_in, c_out, (3, 1, 1), padding=(1, 0, 0), bias=False)
-        self.frames = frames
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(as_clip(x, self.frames)).transpose(1, 2).flatten(0, 1)
-
-
-def as_clip(x: Tensor, frames: int) -> Tensor:
-    """(B*T, C, H, W) -> (B, C, T, H, W)."""
-    return x.reshape(-1, frames, *x.shape[1:]).transpose(1, 2)
-
-
-def stage(c_in: int, planes: int, blocks: int, stride: int, entry: Callable[[int, int], nn.Module]) -> nn.Sequential:
-    """Bottlenecks of torchvision's ResNet; ``entry(c_in, c_out)`` makes the first convolution of each."""
-    parts = []
-    for i in range(blocks):
-        project = nn.Sequential(nn.Conv2d(c_in, 4 * planes, 1, stride, bias=False), nn.BatchNorm2d(4 * planes))
-        block = Bottleneck(c_in, planes, 1 if i else stride, None if i else project)
-        block.conv1 = entry(c_in, planes)
-        parts.append(block)
-        c_in = 4 * planes
-    return nn.Sequential(*parts)
-
-
 def trunk(config: Config) -> nn.Sequential:
-    """ResNet without pooling and classifier, with torchvision's names and initialisation."""
-    w = config.width
-    plain = functools.partial(nn.Conv2d, kernel_size=1, bias=False)
-    entry = functools.partial(ShiftConv if config.backbone_temporal == "tsm" else TimeConv, frames=config.frames)
-    net = nn.Sequential()
-    net.add_module("conv1", nn.Conv2d(3, w, 7, 2, 3, bias=False))
-    net.add_module("bn1", nn.BatchNorm2d(w))
-    net.add_module("relu", nn.ReLU(inplace=True))
-    net.add_module("maxpool", nn.MaxPool2d(3, 2, 1))
-    for i, blocks in enumerate(config.blocks):
-        first = entry if i >= 2 or config.backbone_temporal == "tsm" else plain  # slow-only: res4 and res5
-        net.add_module(f"layer{i + 1}", stage(w * 2 ** (i + 1) if i else w, w * 2**i, blocks, 2 if i else 1, first))
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return net
+    """The ResNet, its bottlenecks shifting channels in time or, of slow-only, with time taps in res4 and res5."""
+    return resnet.trunk(config.width, config.blocks, temporal=config.backbone_temporal, frames=config.frames)
 
 
 # Pooling below is amax and mean: unlike MaxPool3d's and AdaptiveMaxPool's, their CUDA gradients are deterministic.
@@ -477,7 +403,7 @@ class Model(nn.Module):
         for name, part in self.trunk.named_children():
             x = part(x)
             if name in LAYERS:
-                clip = as_clip(x, self.config.frames)
+                clip = resnet.as_clip(x, self.config.frames)
                 # channels-last: the CPU's depthwise convolutions take a third less time per training step
                 features[LAYERS[name]] = clip.contiguous(memory_format=torch.channels_last_3d)
         return features

@@ -6,22 +6,14 @@ no parameters.
 
 from __future__ import annotations
 
-import math
-from typing import Literal
-
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.models.resnet import Bottleneck
 
-from retable.nn import InputSpec, Outputs
+from retable.nn import InputSpec, Outputs, resnet
 from retable.nn.pretrained import take
 
 PAPER = "Lin et al., TSM: Temporal Shift Module, ICCV 2019 (arXiv:1811.08383)"
 SEMANTICS = 1
-
-BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 
 
 class Config(BaseModel):
@@ -33,7 +25,7 @@ class Config(BaseModel):
     frames: int = Field(8, ge=1)
     size: int = Field(224, ge=8, description="side of a frame, pixels")
     weights: str = Field("none", description="none, imagenet, imagenet-v2, a path, or a URL with #sha256=")
-    backbone: Literal["resnet50", "resnet101"] = "resnet50"
+    backbone: resnet.Backbone = "resnet50"
     width: int = Field(64, ge=8, multiple_of=8, description="channels of the stem; an eighth of them is shifted")
     depth_divisor: int = Field(1, ge=1, description="bottlenecks per stage = the backbone's / this, rounded up")
     dropout: float = Field(0.5, ge=0.0, lt=1.0)
@@ -41,7 +33,7 @@ class Config(BaseModel):
     @property
     def blocks(self) -> tuple[int, ...]:
         """Bottlenecks in each of the four stages."""
-        return tuple(math.ceil(n / self.depth_divisor) for n in BLOCKS[self.backbone])
+        return resnet.depths(self.backbone, self.depth_divisor)
 
 
 def inputs(config: Config) -> dict[str, InputSpec]:
@@ -54,63 +46,12 @@ def architecture(config: Config) -> str:
     Raises:
         ValueError: the config shrinks the trunk.
     """
-    if (config.width, config.depth_divisor) != (64, 1):
-        raise ValueError(
-            f"published weights are of a whole {config.backbone}: set width 64 and depth_divisor 1"
-            f" (not {config.width} and {config.depth_divisor}), or weights none"
-        )
-    return config.backbone
-
-
-def shift(x: Tensor, frames: int) -> Tensor:
-    """Temporal shift of flat frames (B*T, C, H, W) within their clips, zeros beyond the ends (section 3).
-
-    The first eighth of the channels takes the next frame's values, the second eighth the previous frame's.
-    """
-    clip = x.reshape(-1, frames, *x.shape[1:])
-    fold = x.shape[1] // 8
-    following = F.pad(clip[:, 1:, :fold], (0, 0, 0, 0, 0, 0, 0, 1))
-    previous = F.pad(clip[:, :-1, fold : 2 * fold], (0, 0, 0, 0, 0, 0, 1, 0))
-    return torch.cat([following, previous, clip[:, :, 2 * fold :]], dim=2).flatten(0, 1)
-
-
-class ShiftConv(nn.Conv2d):
-    """1x1 convolution of shifted frames; as it is a bottleneck's ``conv1``, the identity path stays unshifted."""
-
-    def __init__(self, c_in: int, c_out: int, frames: int) -> None:
-        super().__init__(c_in, c_out, 1, bias=False)
-        self.frames = frames
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(shift(x, self.frames))
-
-
-def stage(c_in: int, planes: int, blocks: int, stride: int, frames: int) -> nn.Sequential:
-    parts = []
-    for i in range(blocks):
-        project = nn.Sequential(nn.Conv2d(c_in, 4 * planes, 1, stride, bias=False), nn.BatchNorm2d(4 * planes))
-        block = Bottleneck(c_in, planes, 1 if i else stride, None if i else project)
-        block.conv1 = ShiftConv(c_in, planes, frames)
-        parts.append(block)
-        c_in = 4 * planes
-    return nn.Sequential(*parts)
+    return resnet.architecture(config.backbone, config.width, config.depth_divisor)
 
 
 def trunk(config: Config) -> nn.Sequential:
-    """ResNet without pooling and classifier, with torchvision's names and initialisation."""
-    w = config.width
-    net = nn.Sequential()
-    net.add_module("conv1", nn.Conv2d(3, w, 7, 2, 3, bias=False))
-    net.add_module("bn1", nn.BatchNorm2d(w))
-    net.add_module("relu", nn.ReLU(inplace=True))
-    net.add_module("maxpool", nn.MaxPool2d(3, 2, 1))
-    for i, blocks in enumerate(config.blocks):
-        layer = stage(w * 2 ** (i + 1) if i else w, w * 2**i, blocks, 2 if i else 1, config.frames)
-        net.add_module(f"layer{i + 1}", layer)
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return net
+    """The ResNet whose bottlenecks shift channels between the frames of a clip."""
+    return resnet.trunk(config.width, config.blocks, temporal="tsm", frames=config.frames)
 
 
 class Model(nn.Module):

@@ -5,20 +5,14 @@ The trunk has torchvision's parameter names under ``trunk.``, so ImageNet weight
 
 from __future__ import annotations
 
-import math
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
 
-from retable.nn import InputSpec, Outputs
+from retable.nn import InputSpec, Outputs, resnet
 from retable.nn.pretrained import take
 
 PAPER = "Wang et al., Temporal Segment Networks, ECCV 2016 (arXiv:1608.00859)"
 SEMANTICS = 1
-
-BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 
 
 class Config(BaseModel):
@@ -30,7 +24,7 @@ class Config(BaseModel):
     frames: int = Field(8, ge=1, description="segments, one frame each")
     size: int = Field(224, ge=8, description="side of a frame, pixels")
     weights: str = Field("none", description="none, imagenet, imagenet-v2, a path, or a URL with #sha256=")
-    backbone: Literal["resnet50", "resnet101"] = "resnet50"
+    backbone: resnet.Backbone = "resnet50"
     width: int = Field(64, ge=1, description="channels of the stem")
     depth_divisor: int = Field(1, ge=1, description="bottlenecks per stage = the backbone's / this, rounded up")
     dropout: float = Field(0.5, ge=0.0, lt=1.0)
@@ -38,7 +32,7 @@ class Config(BaseModel):
     @property
     def blocks(self) -> tuple[int, ...]:
         """Bottlenecks in each of the four stages."""
-        return tuple(math.ceil(n / self.depth_divisor) for n in BLOCKS[self.backbone])
+        return resnet.depths(self.backbone, self.depth_divisor)
 
 
 def inputs(config: Config) -> dict[str, InputSpec]:
@@ -51,34 +45,12 @@ def architecture(config: Config) -> str:
     Raises:
         ValueError: the config shrinks the trunk.
     """
-    if (config.width, config.depth_divisor) != (64, 1):
-        raise ValueError(
-            f"published weights are of a whole {config.backbone}: set width 64 and depth_divisor 1"
-            f" (not {config.width} and {config.depth_divisor}), or weights none"
-        )
-    return config.backbone
-
-
-def stage(c_in: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
-    project = nn.Sequential(nn.Conv2d(c_in, 4 * planes, 1, stride, bias=False), nn.BatchNorm2d(4 * planes))
-    first = Bottleneck(c_in, planes, stride, project)
-    return nn.Sequential(first, *(Bottleneck(4 * planes, planes) for _ in range(1, blocks)))
+    return resnet.architecture(config.backbone, config.width, config.depth_divisor)
 
 
 def trunk(config: Config) -> nn.Sequential:
-    """ResNet without pooling and classifier, with torchvision's names and initialisation."""
-    w = config.width
-    net = nn.Sequential()
-    net.add_module("conv1", nn.Conv2d(3, w, 7, 2, 3, bias=False))
-    net.add_module("bn1", nn.BatchNorm2d(w))
-    net.add_module("relu", nn.ReLU(inplace=True))
-    net.add_module("maxpool", nn.MaxPool2d(3, 2, 1))
-    for i, blocks in enumerate(config.blocks):
-        net.add_module(f"layer{i + 1}", stage(w * 2 ** (i + 1) if i else w, w * 2**i, blocks, stride=2 if i else 1))
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return net
+    """The ResNet on single frames."""
+    return resnet.trunk(config.width, config.blocks)
 
 
 class Model(nn.Module):

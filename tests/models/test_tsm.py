@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet, resnet50, resnet101
 
 from retable import registry
+from retable.nn import resnet
 from retable.nn.count import macs, on_meta, parameters
 
 tsm: Any = registry.load("tsm").module
@@ -51,7 +52,7 @@ def test_trunk_has_torchvisions_names_and_shapes(backbone: str, reference: Any) 
 
 def test_shift_takes_the_next_then_the_previous_frame_within_the_clip() -> None:
     x = torch.arange(1.0, 7.0).view(6, 1, 1, 1).expand(6, 16, 1, 1)  # two clips of three frames
-    y = tsm.shift(x, 3)[..., 0, 0]
+    y = resnet.shift(x, 3)[..., 0, 0]
     assert y[:, 0].tolist() == y[:, 1].tolist() == [2, 3, 0, 5, 6, 0]
     assert y[:, 2].tolist() == y[:, 3].tolist() == [0, 1, 2, 0, 4, 5]
     assert y[:, 4:].equal(x[:, 4:, 0, 0])
@@ -63,14 +64,14 @@ def test_bottlenecks_shift_the_residual_path_only() -> None:
     net.trunk.load_state_dict({k: v for k, v in reference.state_dict().items() if not k.startswith("fc.")})
     ours, theirs, x = net.trunk.layer1[0], reference.layer1[0], torch.randn(4, 64, 6, 6)
     residual = theirs.bn3(
-        theirs.conv3(theirs.bn2(theirs.conv2(theirs.bn1(theirs.conv1(tsm.shift(x, 2))).relu())).relu())
+        theirs.conv3(theirs.bn2(theirs.conv2(theirs.bn1(theirs.conv1(resnet.shift(x, 2))).relu())).relu())
     )
     torch.testing.assert_close(ours(x), (residual + theirs.downsample(x)).relu())
 
 
 def test_every_bottleneck_shifts() -> None:
     net = on_meta(lambda: tsm.Model(tsm.Config()))
-    assert sum(isinstance(m, tsm.ShiftConv) for m in net.modules()) == 3 + 4 + 6 + 3
+    assert sum(isinstance(m, resnet.ShiftConv) for m in net.modules()) == 3 + 4 + 6 + 3
 
 
 def test_logits_depend_on_the_order_of_the_frames() -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from retable import registry
 from retable.nn import InputSpec
+from retable.nn.bninception import INCEPTION
 from retable.nn.pretrained import OtherArchitecture
 from retable.train.model import to_inputs
 
@@ -58,7 +59,7 @@ class Caffe:
         x = F.max_pool2d(self.layer(x, "conv1_7x7_s2", 64, 7, 2), 3, 2, ceil_mode=True)
         x = self.layer(self.layer(x, "conv2_3x3_reduce", 64, 1), "conv2_3x3", 192, 3)
         x = F.max_pool2d(x, 3, 2, ceil_mode=True)
-        for name, channels in FILE.module.INCEPTION.items():
+        for name, channels in INCEPTION.items():
             x = self.block(x, name, channels)
         return x
 
