@@ -16,6 +16,7 @@ from retable import (
     cli_cluster,
     cli_data,
     cli_flow,
+    cli_init,
     cli_predict,
     cli_search,
     cli_submit,
@@ -60,6 +61,7 @@ app.add_typer(cli_cluster.app, name="cluster")
 cli_search.register(app)
 cli_analysis.register(app)
 cli_ui.register(app)
+cli_init.register(app)
 data_app.command("flow")(spread(cli_flow.flow))
 cli_data.register(data_app)
 cli_predict.register(app)

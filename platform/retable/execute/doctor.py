@@ -14,7 +14,9 @@ from retable.track.connection import TrackingUnavailable, probe
 from retable.track.storage import StorageError
 from retable.workspace import Workspace
 
-PACKAGES = ("ray", "torch", "torchvision", "mlflow", "optuna", "av", "pandas")
+PACKAGES = ("ray", "torch", "torchvision", "mlflow", "optuna", "av", "pandas", "matplotlib")
+DECODERS = ("mpeg4", "h264", "vp9", "hevc")
+"""Of UCF101, HMDB51 and the generated videos; of Kinetics; of Something-Something; of what phones record."""
 LEAST_FREE_GB = 2.0
 
 
@@ -24,6 +26,7 @@ def examine(workspace: Workspace) -> list[dict[str, Any]]:
         ("python", lambda: sys.version.split()[0], "retable needs Python 3.11 or later"),
         *((name, lambda n=name: version(n), f"pip install {name}") for name in PACKAGES),
         ("device", _device, "training falls back to the CPU"),
+        ("decoders", _decoders, "install PyAV from its wheel, whose FFmpeg has them: pip install --force-reinstall av"),
         ("platform", _platform, "remove platform/__init__.py: it shadows the standard library's module platform"),
         ("storage", lambda: _storage(workspace), "choose another --storage or $RETABLE_STORAGE"),
         ("disk", lambda: _disk(workspace), f"less than {LEAST_FREE_GB:g} GB: retable gc shows what can go"),
@@ -38,6 +41,15 @@ def _check(name: str, look: Callable[[], str], hint: str) -> dict[str, Any]:
         return {"name": name, "ok": True, "found": look(), "hint": hint}
     except (PackageNotFoundError, StorageError, TrackingUnavailable, OSError, LookupError, RuntimeError) as error:
         return {"name": name, "ok": False, "found": str(error) or "missing", "hint": hint}
+
+
+def _decoders() -> str:
+    import av
+
+    missing = [name for name in DECODERS if name not in av.codecs_available]
+    if missing:
+        raise LookupError(f"FFmpeg has no decoder for {', '.join(missing)}")
+    return ", ".join(DECODERS)
 
 
 def _device() -> str:
