@@ -21,7 +21,7 @@ base:
   data:
     dataset: motions-ucf101 # retable data generate motions-ucf101; `retable data show` lists what there is
     clip: {{frames: 8, size: 32, resize: 36, sampling: segments}}
-  recipe: {{optimizer: adam, lr: 1.0e-3, epochs: 10, batch_size: 16, schedule: {{every: 8, gamma: 0.1}}, flip: swap_labels}}
+  recipe: {{optimizer: adam, lr: 1.0e-3, epochs: 10, batch_size: 16, schedule: {{every: 8, gamma: 0.1}}}}
   protocol: {{clips: 1, crops: center, checkpoint: last}} # how a trained network is tested
 
 # Overlays. A study of a paper has `paper` (as published) and `laptop` (small, on generated videos).
@@ -43,7 +43,7 @@ tables:
 
 # Sentences and the arithmetic on cells that they assert.
 claims:
-  - {{text: "FSAM beats SE.", value: attention.fsam.top1 > attention.se.top1}}
+  - {{text: FSAM beats SE., value: attention.fsam.top1 > attention.se.top1}}
 
 # retable search {name}.yaml: held-out training videos decide; the test videos are not looked at.
 search:
