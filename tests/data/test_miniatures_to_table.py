@@ -54,7 +54,7 @@ def test_a_miniature_becomes_a_cell(miniature: Callable[[str], Manifest], tmp_pa
     videos, split = miniature(name), 2 if name == "thumos14" else 1
     index = build_index(videos, processes=0)
     assert index.damaged == {}
-    assert {finding.kind for finding in verify(videos, workers=1)} <= SMALL
+    assert {finding.kind for finding in verify(videos, processes=0)} <= SMALL
     build_pack(videos, index, pack_folder(videos))
     assert list(check_derived(videos)) == []
     mark, paths = fingerprint(videos, split), [item.path for item in videos.items(split)]
@@ -64,7 +64,7 @@ def test_a_miniature_becomes_a_cell(miniature: Callable[[str], Manifest], tmp_pa
     shutil.move(pack_folder(videos), tmp_path / "there" / name)  # the rest without a video file
     shutil.rmtree(videos.root)
     packed = open_dataset(name, tmp_path / "there" / name)
-    assert check_pack(open_pack(packed.root), workers=1) == []
+    assert check_pack(open_pack(packed.root), processes=0) == []
     assert fingerprint(packed, split) == mark
     assert 0 <= trained(tmp_path, name, split, len(packed.classes)) <= 100
 

@@ -12,7 +12,6 @@ import fsspec
 import numpy as np
 import pytest
 
-from retable.data import mirror
 from retable.data.cache import open_frames
 from retable.data.clips import open_clips
 from retable.data.decode import read_frames
@@ -80,7 +79,7 @@ def test_beyond_the_bound_frames_come_by_byte_range(
     for path in paths:
         assert np.array_equal(clips.read(path, [7, 0], 24), read_frames(dataset.root / path, [7, 0], 24))
     assert len(kept()) == 2
-    monkeypatch.setattr(mirror.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
     assert np.array_equal(open_clips(there(bucket)).read(paths[5], [1], 24), clips.read(paths[5], [1], 24))
     assert len(kept()) == 2
     monkeypatch.setenv("RETABLE_PACK_CACHE_GB", "much")

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from retable.data.check import check_pack
+from retable.data.indexing import build_index
 from retable.data.layouts import Layout
 from retable.data.manifest import Manifest, open_dataset
-from retable.data.verify import Finding, verify
+from retable.data.pack import build_pack
+from retable.data.packed import open_pack
+from retable.data.verify import Finding
+from retable.data.verify import verify as verify_in_processes
+from retable.data.workers import Lost
 
+verify = partial(verify_in_processes, processes=0)
 JUMP = "UCF-101/Jump/v_Jump_g01_c01.avi"
 RUN = "UCF-101/Run/v_Run_g02_c01.avi"
 
@@ -32,7 +40,7 @@ def kinds(findings: list[Finding]) -> list[str]:
 
 def test_a_sound_dataset_has_no_findings_and_progress_reaches_the_end(small: Manifest) -> None:
     told: list[tuple[int, int]] = []
-    assert verify(small, progress=lambda done, of: told.append((done, of)), workers=2) == []
+    assert verify_in_processes(small, progress=lambda done, of: told.append((done, of)), processes=1) == []
     assert told == [(done, 6) for done in range(1, 7)]
 
 
@@ -78,6 +86,26 @@ def test_every_damaged_video_is_named_once(small: Manifest, content: bytes) -> N
     found = verify(small)
     assert kinds(found) == ["damaged", "damaged"]  # equal content of broken files is no duplicate
     assert [finding.paths for finding in found] == [(JUMP,), (RUN,)]
+
+
+def test_a_video_over_which_a_process_hangs_is_damaged(small: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def each(work: Any, tasks: Any, **settings: Any) -> Any:
+        assert settings["limit"] == 5.0
+        return ((task, Lost("no end after 5 s: given up") if task == RUN else work(task)) for task in tasks)
+
+    monkeypatch.setattr("retable.data.verify.each", each)
+    (found,) = verify(small, limit=5.0)
+    assert (found.kind, found.message) == ("damaged", f"{RUN}: no end after 5 s: given up")
+
+
+def test_a_pack_with_a_flipped_bit_is_found_out(small: Manifest, tmp_path: Path) -> None:
+    pack = build_pack(small, build_index(small, processes=0), tmp_path / "p")
+    assert check_pack(pack, processes=0) == []
+    shard = tmp_path / "p" / "videos-00000.bin"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
+    messages = [finding.message for finding in check_pack(open_pack(tmp_path / "p"), processes=0)]
+    assert messages[0].startswith("videos-00000.bin: it is not what was packed (SHA-256 ")
 
 
 def test_a_list_that_cannot_be_read_is_a_finding_and_the_rest_is_still_checked(small: Manifest) -> None:

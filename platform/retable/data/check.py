@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 from retable.data.clips import pack_folder
 from retable.data.errors import DataError, DatasetError
 from retable.data.examine import state_of
 from retable.data.index import all_videos, index_file, load_index
 from retable.data.manifest import Manifest
+from retable.data.mirror import MIRROR
 from retable.data.packed import Pack, open_pack
 from retable.data.packlist import is_pack
-from retable.data.verify import Finding
+from retable.data.verify import LIMIT, Finding
+from retable.data.workers import Lost, each
 
 _SIDE = 16
 """Frames are decoded to this short side to see that they are there."""
@@ -57,27 +60,46 @@ def _check_pack(manifest: Manifest, paths: list[str]) -> Iterator[Finding]:
         yield Finding("stale", message, tuple(stale))
 
 
-def check_pack(pack: Pack, *, progress: Progress | None = None, workers: int | None = None) -> list[Finding]:
-    """What is wrong with a pack: videos that were damaged when they were packed, and frames that do not come out.
+def check_pack(
+    pack: Pack, *, progress: Progress | None = None, processes: int | None = None, limit: float = LIMIT
+) -> list[Finding]:
+    """What is wrong with a pack: large files that are not what was packed, videos that were damaged when they were
+    packed, and frames that do not come out.
 
-    Decodes every frame, in ``workers`` threads (default: all cores).
+    Decodes every frame, in ``processes`` (default: one per CPU; 0: this one), each video within ``limit`` seconds.
     """
-
-    def fault(path: str) -> str:
-        count = pack.counts[path]
-        try:
-            for first in range(0, count, 64):  # in parts, so that memory stays bounded
-                pack.read(path, range(first, min(first + 64, count)), _SIDE)
-        except DataError as error:
-            return str(error)
-        return pack.damaged.get(path, "")
-
+    findings = list(_check_files(pack))
     paths = list(pack.counts)
-    findings = []
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        for done, (path, reason) in enumerate(zip(paths, pool.map(fault, paths), strict=True), 1):
-            if progress is not None:
-                progress(done, len(paths))
-            if reason:
-                findings.append(Finding("damaged", f"{path}: {reason}", (path,)))
-    return findings
+    found: dict[str, str] = {}
+    for done, (path, answer) in enumerate(each(partial(_fault, pack), paths, processes=processes, limit=limit), 1):
+        found[path] = answer.reason if isinstance(answer, Lost) else answer
+        if progress is not None:
+            progress(done, len(paths))
+    return [*findings, *(Finding("damaged", f"{path}: {found[path]}", (path,)) for path in paths if found[path])]
+
+
+def _check_files(pack: Pack) -> Iterator[Finding]:
+    """Large files on this disk by their SHA-256; those in a bucket are checked as they are copied."""
+    for shard in pack.card["shards"]:
+        file = Path(pack.place) / shard["file"]
+        if "://" in pack.place or (not file.is_file() and (file.parent / MIRROR).is_file()):
+            continue
+        try:
+            with file.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError as error:
+            yield Finding("damaged", f"{shard['file']}: {error}")
+            continue
+        if digest != shard["sha256"]:
+            yield Finding("damaged", f"{shard['file']}: it is not what was packed (SHA-256 {digest[:12]}...)")
+
+
+def _fault(pack: Pack, path: str) -> str:
+    """What is wrong with a video; empty if nothing is."""
+    count = pack.counts[path]
+    try:
+        for first in range(0, count, 64):  # in parts, so that memory stays bounded
+            pack.read(path, range(first, min(first + 64, count)), _SIDE)
+    except DataError as error:
+        return str(error)
+    return pack.damaged.get(path, "")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from retable.data.errors import DamagedVideo, DatasetError
 from retable.data.layouts import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Item, Listing
 from retable.data.manifest import Manifest, content_hashes
+from retable.data.workers import Lost, each
 
 Kind = Literal["lists", "count", "missing", "vanished", "extra", "duplicate", "damaged", "stale"]
 Progress = Callable[[int, int], None]
@@ -28,7 +29,13 @@ class Finding:
     paths: tuple[str, ...] = ()
 
 
-def verify(manifest: Manifest, *, progress: Progress | None = None, workers: int | None = None) -> list[Finding]:
+LIMIT = 900.0
+"""Seconds after which the decoding of one video is given up."""
+
+
+def verify(
+    manifest: Manifest, *, progress: Progress | None = None, processes: int | None = None, limit: float = LIMIT
+) -> list[Finding]:
     """Everything that is wrong with a dataset; an empty list if nothing is. Raises nothing about the dataset.
 
     - ``lists``: a list file or folder is missing or wrong, a class is empty, a video is listed twice;
@@ -37,11 +44,12 @@ def verify(manifest: Manifest, *, progress: Progress | None = None, workers: int
     - ``missing``: listed but not on disk; ``vanished``: the same where the web has lost videos (Kinetics);
     - ``extra``: a video on disk that no list names, not even as unused;
     - ``duplicate``: several videos with the same content, and whether that puts test videos into training;
-    - ``damaged``: a video that does not decode to its end.
+    - ``damaged``: a video that does not decode to its end, or over which a process crashed or took longer than
+      ``limit`` seconds.
 
     ``stale`` findings are those of ``check.py``: an index or pack that is older than the videos.
 
-    ``workers`` threads decode (default: all cores); frames are not kept.
+    ``processes`` decode (default: one per CPU; 0: this one, without the limit); frames are not kept.
     """
     listings, findings = _read(manifest)
     if not listings:
@@ -54,7 +62,7 @@ def verify(manifest: Manifest, *, progress: Progress | None = None, workers: int
     gone = {path for listing in listings.values() for path in listing.absent}
     findings += _by_folder("vanished", "listed but not on disk, as happens with videos from the web", gone)
     findings += _by_folder("extra", "on disk but in no list", _on_disk(manifest.root, items.keys() | unused))
-    damaged = list(_damaged(manifest.root, present, progress, workers))
+    damaged = sorted(_damaged(manifest.root, present, progress, processes, limit), key=lambda finding: finding.paths)
     broken = {path for finding in damaged for path in finding.paths}
     return [*findings, *_duplicates(manifest.root, [p for p in present if p not in broken], listings), *damaged]
 
@@ -138,20 +146,23 @@ def _leak(members: list[str], splits: dict[int, dict[str, Item]]) -> str:
     return said + (f"; with different labels: {', '.join(sorted(labels))}" if len(labels) > 1 else "")
 
 
-def _damaged(root: Path, paths: list[str], progress: Progress | None, workers: int | None) -> Iterator[Finding]:
-    """Threads suffice: PyAV lets go of the interpreter lock while it decodes."""
+def _damaged(
+    root: Path, paths: list[str], progress: Progress | None, processes: int | None, limit: float
+) -> Iterator[Finding]:
+    for done, (path, why) in enumerate(each(partial(_fault, root), paths, processes=processes, limit=limit), 1):
+        if progress is not None:
+            progress(done, len(paths))
+        reason = why.reason if isinstance(why, Lost) else why
+        if reason is not None:
+            yield Finding("damaged", f"{path}: {reason}", (path,))
+
+
+def _fault(root: Path, path: str) -> str | None:
+    """What keeps a video from decoding to its end; None if nothing does."""
     from retable.data.decode import count_frames  # not at the top: lists and counts need no decoder
 
-    def reason(path: str) -> str | None:
-        try:
-            count_frames(root / path)
-        except DamagedVideo as error:
-            return error.reason
-        return None
-
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        for done, (path, why) in enumerate(zip(paths, pool.map(reason, paths), strict=True), 1):
-            if progress is not None:
-                progress(done, len(paths))
-            if why is not None:
-                yield Finding("damaged", f"{path}: {why}", (path,))
+    try:
+        count_frames(root / path)
+    except DamagedVideo as error:
+        return error.reason
+    return None
