@@ -44,6 +44,9 @@ def submit(
     retry_failed: RetryFailed = False,
     cluster: ClusterFile = None,
     address: Dashboard = None,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", help="NAME=VALUE for the job and its workers; may be repeated.")
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Show the job's output. Ctrl-C lets it go on alone.")
     ] = False,
@@ -62,9 +65,9 @@ def submit(
 
     _refuse_own_folders(places)
     chosen.load()
-    options = [*_words(chosen, places), *_flags(offline, retry_failed)]
+    options, variables = [*_words(chosen, places), *_flags(offline, retry_failed)], _variables(env)
     with _reached(cluster, address) as (client, again):
-        sent = submission.submission(chosen.study, options, folder=Path.cwd(), check_only=dry_run)
+        sent = submission.submission(chosen.study, options, folder=Path.cwd(), check_only=dry_run, variables=variables)
         job = submission.submit(client, sent)
         out.print(f"job {job}", highlight=False, soft_wrap=True)
         if follow or dry_run:
@@ -160,6 +163,13 @@ def _words(chosen: Chosen, places: Places) -> list[str]:
     given += [(name, value) for name, values in lists.items() for value in values or []]
     given += [("--storage", places.storage), ("--data", places.data), ("--tracking-uri", places.tracking)]
     return [word for name, value in given if value is not None for word in (name, str(value))]
+
+
+def _variables(pairs: list[str] | None) -> dict[str, str]:
+    wrong = [pair for pair in pairs or [] if "=" not in pair.lstrip("=")]
+    if wrong:
+        raise typer.BadParameter(f"--env {wrong[0]} has no value: write NAME=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs or [])
 
 
 def _flags(offline: bool, retry_failed: bool) -> list[str]:

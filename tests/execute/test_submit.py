@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import ray
 
-from retable.execute import jobs
+from retable.execute import jobs, nodes
 from retable.execute.attempt import carry_out
 from retable.execute.driver import still_missing
 from retable.execute.jobs import Cluster, JobsUnavailable, read_token
@@ -130,6 +131,22 @@ def test_a_study_is_named_as_the_cluster_finds_it(
     assert submission("msfnet", ("--seeds", "2"), folder=project).study == "msfnet"
     with pytest.raises(JobsUnavailable, match="lies outside"):
         submission("small.yaml", (), folder=tmp_path / "other")
+
+
+def test_the_head_runs_the_same_options_with_the_code_that_was_sent(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    sent = submission("small.yaml", ("--rows", "s 3"), folder=project, variables={"NCCL_DEBUG": "INFO"})
+    words = shlex.split(sent.entrypoint)
+    assert words[:5] == ["exec", "python", "-m", "retable.cli", "run-submitted"]
+    assert json.loads(words[6]) == nodes.versions()
+    assert words[7:] == ["small.yaml", "--rows", "s 3"]
+    assert sent.environment["NCCL_DEBUG"] == "INFO"
+    assert "PYTHONPATH" not in sent.environment
+    (project / "platform/retable").mkdir(parents=True)
+    (project / "platform/retable/cli.py").touch()
+    assert sent.environment["PYTHONPATH"] == "platform"
 
 
 def test_folders_of_this_machine_and_faulty_studies_are_refused_before_anything_is_sent(project: Path) -> None:

@@ -8,9 +8,9 @@ import shlex
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
@@ -40,6 +40,7 @@ class Submission:
     study: str
     options: tuple[str, ...]
     check_only: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def entrypoint(self) -> str:
@@ -53,10 +54,17 @@ class Submission:
     def environment(self) -> dict[str, str]:
         """A checkout brings its own code, which goes before what is installed on the cluster."""
         own_code = (self.folder / _CODE).is_file()
-        return ENVIRONMENT | ({"PYTHONPATH": str(_CODE.parent.parent)} if own_code else {})
+        return {**ENVIRONMENT, **({"PYTHONPATH": str(_CODE.parent.parent)} if own_code else {}), **self.variables}
 
 
-def submission(study: str, options: Sequence[str], *, folder: Path, check_only: bool = False) -> Submission:
+def submission(
+    study: str,
+    options: Sequence[str],
+    *,
+    folder: Path,
+    check_only: bool = False,
+    variables: Mapping[str, str] | None = None,
+) -> Submission:
     """The study as the cluster will find it: by its path below ``folder``, or by its name if it is a shipped one.
 
     Raises:
@@ -64,12 +72,12 @@ def submission(study: str, options: Sequence[str], *, folder: Path, check_only: 
     """
     path = find_study(study).absolute()
     if path.is_relative_to(folder):
-        return Submission(folder, str(path.relative_to(folder)), tuple(options), check_only)
+        return Submission(folder, str(path.relative_to(folder)), tuple(options), check_only, variables or {})
     if Path(study).exists():
         raise JobsUnavailable(
             f"{study} lies outside {folder}, and only that folder goes to the cluster: change to the study's folder"
         )
-    return Submission(folder, Path(study).stem, tuple(options), check_only)
+    return Submission(folder, Path(study).stem, tuple(options), check_only, variables or {})
 
 
 def submit(cluster: Cluster, sent: Submission) -> str:
