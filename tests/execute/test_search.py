@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from retable.execute.asha import Decisions
 from retable.execute.order import Places
 from retable.execute.search import Options, SearchSource
+from retable.report import trials as report
 from retable.study.load import parse
 from retable.study.plan import RunSpec
 from retable.study.planner import training_of
@@ -294,6 +295,31 @@ def test_a_grid_is_every_valid_point_once(tmp_path: Path) -> None:
     assert len(trials) == len({repr(t.point) for t in trials}) == 2 * (1 + 2) * 2
 
 
+def test_combinations_that_the_model_refuses_are_never_proposed_to_be_trained(tmp_path: Path) -> None:
+    """S against width: not every width can be split into every number of groups."""
+    text = """\
+search:
+  space:
+    model.width: {choice: [12, 16]}
+    model.groups: {choice: [3, 4, 5, 6, 8]}
+  objective: {maximize: top1, on: test}
+  budget: {trials: 20}
+"""
+    trials = Bench(tmp_path, text).search(sampler="tpe")
+    found = {(t.point["model.width"], t.point["model.groups"]) for t in trials}
+    valid = {(w, g) for w in (12, 16) for g in (3, 4, 5, 6, 8) if _fits(Bench(tmp_path / "b", text), w, g)}
+    assert found == valid
+    assert len(valid) < 10
+
+
+def _fits(bench: Bench, width: int, groups: int) -> bool:
+    try:
+        bench.make({"model.width": width, "model.groups": groups})
+    except ValueError:
+        return False
+    return True
+
+
 def test_points_that_make_no_config_are_never_trained_and_do_not_count(tmp_path: Path) -> None:
     text = DISCRETE.replace("model.groups: {choice: [3, 4]}", "model.groups: {choice: [3, 4, 40]}")
     bench = Bench(tmp_path, text)
@@ -309,8 +335,14 @@ def test_points_that_make_no_config_are_never_trained_and_do_not_count(tmp_path:
 def test_two_objectives_have_a_front(tmp_path: Path) -> None:
     text = SEARCH.replace("objective: {maximize: top1, on: test}",
                           "objectives: [{maximize: top1, on: test}, {minimize: params}]")  # fmt: skip
-    trials = Bench(tmp_path, text).search()
+    bench = Bench(tmp_path, text)
+    trials = bench.search()
     best = front(trials, (True, False))
+    printed = [line for line in report.lines(report.document("s", bench.hunt, trials)) if line.startswith("best: ")]
+    assert [
+        f"trial {t.number}, top1 {t.values[0]:.4g}, params {t.values[1]:.4g}:" in line
+        for t, line in zip(best, printed, strict=True)
+    ] == [True] * len(best)
     assert 1 <= len(best) < len(trials)
     values = sorted(t.values for t in best)
     assert all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(values))

@@ -110,6 +110,7 @@ def test_what_the_command_line_asks_must_fit_the_search() -> None:
         (Asked(sampler="cmaes"), {}, "model.groups is a choice"),
         (Asked(sampler="grid"), {}, "recipe.lr has not"),
         (Asked(), {"recipe.lr": 1e-3}, "leaves nothing to search"),
+        (Asked(hours=0.0), {}, "--hours.*must be above 0"),
     ):
         with pytest.raises(StudyError, match=says):
             hunt_of(loaded, None, settings, asked)

@@ -131,6 +131,14 @@ def test_a_space_without_a_valid_point_is_refused_with_the_models_own_reason() -
     assert "width" in found[0].message
 
 
+def test_a_metric_that_nobody_reports_of_so_few_classes_is_refused() -> None:
+    few = ("    dataset: ucf101\n", "    dataset: ucf101\n    num_classes: 5\n")
+    text, found = faults(("maximize: top1", "maximize: top5"), few, ("[t1.s3]", "[]"))
+    assert "top5 is not reported of 5 classes" in found[0].message
+    assert (found[0].line, found[0].column) == place(text, "objective: {")
+    assert faults(("maximize: top1", "maximize: top5"))[1] == ()
+
+
 def test_a_row_whose_settings_the_space_does_not_reach_cannot_come_first() -> None:
     _, found = faults(("set: {model.groups: 3}", "set: {model.groups: 3, model.msl_position: c}"))
     assert "model.msl_position: row t1.s3 has 'c' here" in found[0].message

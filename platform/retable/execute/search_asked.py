@@ -44,6 +44,9 @@ def hunt_of(loaded: LoadedStudy, profile: str | None, settings: Mapping[str, Any
     if asked.scheduler is not None:
         changes["scheduler"] = search.scheduler.model_copy(update={"kind": asked.scheduler})
     limits = {n: getattr(asked, n) for n in Budget.model_fields if getattr(asked, n) is not None}
+    spent = [n for n, limit in limits.items() if limit <= 0]
+    if spent:
+        raise StudyError([problem(f"--{n.replace('_', '-')}", f"must be above 0, but is {limits[n]:g}") for n in spent])
     if limits:
         changes["budget"] = Budget(**limits)
     hunt = Hunt(study.model_copy(update={"search": search.model_copy(update=changes)}), name, dict(settings))

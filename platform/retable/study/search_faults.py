@@ -9,13 +9,15 @@ from typing import Any
 from retable.study import cells as cells_of
 from retable.study.load import LoadedStudy
 from retable.study.problems import Problem, YamlPath, dotted, nearest
-from retable.study.resolve import Unresolvable
+from retable.study.resolve import Resolved, Unresolvable
 from retable.study.searches import FirstError, Hunt, row_hunts
 from retable.study.space import GRID_LIMIT, Point, SearchSpace, some_points
 
 SECTIONS = ("model", "data", "recipe")
 FIXED = ("data.dataset", "data.split", "data.num_classes", "data.holdout", "data.on_damage")
 """What decides on which videos a trial is scored: trials must share it to be compared."""
+TOP5_CLASSES = 5
+"""Scores of no more classes than this have no top-5 accuracy."""
 NUMBERS_ONLY = {"cmaes": "moves through numbers", "qmc": "spreads numbers"}
 
 
@@ -125,10 +127,25 @@ def _under(loaded: LoadedStudy, hunt: Hunt) -> Iterator[Problem]:
             pass
     except FirstError as error:
         yield loaded.source.problem((*hunt.at, "first", error.index), f"{error} (profile {hunt.profile})")
-    if next(some_points(hunt.space, 64, lambda point: _fits(hunt, point)), None) is None:
+    sound = next(some_points(hunt.space, 64, lambda point: _fits(hunt, point)), None)
+    if sound is not None:
+        yield from _unreported(loaded, hunt, hunt.resolve(sound))
+    else:
         fault = _fault(hunt, next(some_points(hunt.space, 1), {}))
         message = f"no point of the space makes a valid config under profile {hunt.profile!r}, such as: {fault}"
         yield loaded.source.problem((*hunt.at, "space"), message)
+
+
+def _unreported(loaded: LoadedStudy, hunt: Hunt, resolved: Resolved) -> Iterator[Problem]:
+    """Objectives that scores of this dataset do not have."""
+    classes = resolved.config.data.num_classes or 0
+    for i, goal in enumerate(hunt.search.goals):
+        if goal.metric == "top5" and classes <= TOP5_CLASSES:
+            place = ("objective",) if hunt.search.objective is not None else ("objectives", i)
+            message = (
+                f"top5 is not reported of {classes} classes (profile {hunt.profile}), only of more than {TOP5_CLASSES}"
+            )
+            yield loaded.source.problem((*hunt.at, *place), message, None, "take top1")
 
 
 def _values(loaded: LoadedStudy, hunt: Hunt) -> Iterator[Problem]:
