@@ -14,7 +14,7 @@ help:
 	@echo "make check-full  one real training step of every model at its paper's size (minutes)"
 	@echo "make bench  measure; results go to benchmarks/results"
 	@echo "make bench-decode  reading videos: the pack against torchcodec, decord, OpenCV and ffmpeg (minutes)"
-	@echo "make drill  strike faults at a cluster of hosts in namespaces (root, Linux; about 15 minutes)"
+	@echo "make drill  strike faults at a cluster of hosts in namespaces (root, Linux)"
 
 $(VENV): $(STAMP)
 

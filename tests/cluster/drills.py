@@ -1,6 +1,6 @@
 """Faults of a cluster, struck for real on hosts in namespaces while a study trains; what it cost is written as data.
 
-Run: make drill (root, about 15 minutes). Each drill asserts that the study finishes, that no finished epoch is repeated
+Run: make drill (root). Each drill asserts that the study finishes, that no finished epoch is repeated
 and that the table equals the one of an undisturbed run. Writes benchmarks/results/drills.json.
 """
 
