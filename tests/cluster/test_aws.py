@@ -89,8 +89,11 @@ def lived(network: Lan) -> Cycle:
     laptop.write("~/.ssh/retable-cluster.pub", network.key.with_suffix(".pub").read_text())
     world = json.loads(until(lambda: ask(laptop, "begin"), "the account answers"))
     laptop.write("~/cluster.yaml", filled_in(laptop, world))
-    see = lambda: json.loads(ask(laptop, "seen", world["vpc"]))  # noqa: E731
     seen = Cycle()
+
+    def see() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(ask(laptop, "seen", world["vpc"]))
+        return found
 
     seen.checked = retable(laptop, "check ~/cluster.yaml")
     retable(laptop, "up ~/cluster.yaml")

@@ -14,7 +14,7 @@ import pytest
 from retable import cli, console
 from retable.cluster.document import ClusterError, load
 from retable.execute import clusters, ssh
-from retable.execute.credentials import environment, make_token
+from retable.execute.credentials import make_token
 
 ROOT = Path(__file__).resolve().parents[2]
 Retable = Callable[..., tuple[int, str]]
@@ -117,12 +117,20 @@ def test_up_runs_the_launcher_without_restart_with_a_token_and_the_old_autoscale
     assert words == ["-m", "ray.scripts.scripts", "up", str(local), "--yes", "--no-config-cache", "--no-restart"]
     env = dict(line.partition("=")[::2] for line in (home / "env").read_text().splitlines())
     assert env["RAY_UP_enable_autoscaler_v2"] == "0"
-    assert env["RAY_AUTH_MODE"] == "token"
-    token = Path(env["RAY_AUTH_TOKEN_PATH"])
-    assert token == home / ".ray" / "lab.token"
-    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert stat.S_IMODE((home / ".ray" / "lab.token").stat().st_mode) == 0o600
     assert retable("up", local, "--restart", "--yes")[0] == 0
     assert "--no-restart" not in (home / "words").read_text()
+
+
+def test_a_cluster_ends_though_its_key_and_token_are_lost(
+    retable: Retable, local: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = home / "launcher"
+    launcher.write_text(f'#!/bin/sh\necho "$@" > {home}/words\n')
+    launcher.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(launcher))
+    assert retable("down", local, "--yes")[0] == 0
+    assert (home / "words").read_text().split() == ["-m", "ray.scripts.scripts", "down", str(local), "--yes"]
 
 
 def test_a_restart_is_asked_about(retable: Retable, local: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,8 +144,6 @@ def test_a_restart_is_asked_about(retable: Retable, local: Path, home: Path, mon
 
 def test_a_token_is_made_once_and_closed_to_others(local: Path) -> None:
     file = load(local)
-    with pytest.raises(ClusterError, match="there is no token"):
-        environment(file)
     path = make_token(file)
     token = path.read_text()
     assert len(token) == 64

@@ -18,7 +18,7 @@ from retable.cluster.check import PROVIDERS, Findings, examine
 from retable.cluster.document import ClusterError, ClusterFile, load
 from retable.cluster.form import Pins
 from retable.execute import ssh
-from retable.execute.credentials import environment, make_token, require_key, require_mounts
+from retable.execute.credentials import make_token, require_key, require_mounts
 from retable.study.problems import Problem
 
 DASHBOARD, MLFLOW = 8265, 5000
@@ -90,9 +90,11 @@ def up(path: Path, *, restart: bool = False) -> None:
 
 
 def down(path: Path) -> None:
-    """End a cluster's nodes. With provider local Ray stops on the head only: workers lose it and end by themselves."""
+    """End a cluster's nodes. With provider local Ray stops on the head only: workers lose it and end by themselves.
+
+    Nodes cost, so nothing that has been lost here (token, ssh key) stands in the way of ending them.
+    """
     file = load(path)
-    require_key(file)
     _ray("down", str(path), "--yes", file=file)
     ssh.known_hosts(file).unlink(missing_ok=True)
 
@@ -157,7 +159,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _ray(*words: str, file: ClusterFile) -> None:
-    env = {**os.environ, **environment(file), "PYTHONWARNINGS": "ignore"}
+    env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
     if file.provider == "local":
         env["RAY_UP_enable_autoscaler_v2"] = "0"  # version 2 loses one worker of a local cluster for good
     done = subprocess.run([sys.executable, "-m", "ray.scripts.scripts", *words], env=env, check=False)

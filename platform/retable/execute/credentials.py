@@ -36,18 +36,6 @@ def make_token(file: ClusterFile) -> Path:
     return path
 
 
-def environment(file: ClusterFile) -> dict[str, str]:
-    """Environment variables for a process that talks to the cluster: token authentication, no usage statistics.
-
-    Raises:
-        ClusterError: there is no token here.
-    """
-    path = token_path(file)
-    if not path.is_file():
-        raise ClusterError(f"there is no token {path}: copy it from whoever started the cluster (mode 600)")
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), "RAY_USAGE_STATS_ENABLED": "0"}
-
-
 def require_mounts(file: ClusterFile) -> None:
     """Refuse a file that sends what is not here (ClusterError)."""
     absent = [str(p) for p in file.section("file_mounts").values() if not Path(str(p)).expanduser().exists()]
