@@ -1,19 +1,27 @@
-"""``retable run`` of tuned rows, whole: through Ray, Optuna's storage and MLflow, on the miniature datasets."""
+"""``retable run`` of tuned rows, whole but for Ray: Optuna's storage, training and MLflow, on miniature datasets."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from retable.execute import driver, search_best, search_driver, search_rows
+from retable.execute.attempt import carry_out
+from retable.execute.order import Order
 from retable.execute.search_ablation import ablation
 from retable.execute.search_asked import Asked, hunt_of, row_hunt
 from retable.execute.search_best import search_and_train
 from retable.execute.search_driver import read_trials
 from retable.execute.search_rows import run_tuned, to_tune
+from retable.execute.sources import Supply
+from retable.execute.tune import Endings, Watcher
+from retable.execute.work import train_and_score
 from retable.report.render import render
 from retable.report.results import document
 from retable.study.load import parse
@@ -40,7 +48,7 @@ TABLE = """
 """
 SEARCH = """
 search:
-  space: {recipe.lr: {choice: [1.0e-4, 1.0e-3]}, model.groups: {choice: [3, 4]}}
+  space: {recipe.lr: {choice: [1.0e-4, 1.0e-2]}, model.groups: {choice: [3, 4]}}
   objective: {maximize: top1, on: VIDEOS}
   holdout: 0.4
   sampler: random
@@ -52,11 +60,48 @@ def small(on: str, more: str = TABLE) -> Any:
     return study((TEXT.replace("epochs: 2", "epochs: 1") + more).replace("VIDEOS", on))
 
 
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are carried out here, one after the other, where Ray's workers would."""
+
+    def carried_out(order: Order, watch: Watcher, endings: Endings) -> None:
+        def fit(attempt: int) -> None:
+            train_and_score(order, attempt, device="cpu", report=lambda line: watch("epoch", order.run_id, line))
+
+        ended = carry_out(order, fit)
+        endings.outcome[order.run_id] = ended.status, ended.reason or ""
+
+    def supplied(supply: Supply, watch: Watcher) -> Endings:
+        endings = Endings()
+        while True:
+            try:
+                run_id = str(supply.next())
+            except StopIteration:
+                return endings
+            carried_out(supply.order(run_id), watch, endings)
+            supply.ended(run_id, ok=True)
+
+    def executed(orders: Sequence[Order], storage: Any, watch: Watcher, *others: Any) -> Endings:
+        endings = Endings()
+        for order in orders:
+            carried_out(order, watch, endings)
+        return endings
+
+    for module in (driver, search_driver, search_best, search_rows):
+        monkeypatch.setattr(module, "ray_session", lambda *args: nullcontext())
+    for module in (driver, search_driver):
+        monkeypatch.setattr(module, "refuse_impossible", lambda orders: None)
+        monkeypatch.setattr(module, "refuse_unfit", lambda orders: None)
+    monkeypatch.setattr(search_driver, "room", lambda order: 1)
+    monkeypatch.setattr(search_driver, "execute_supply", supplied)
+    monkeypatch.setattr(driver, "execute", executed)
+
+
 def quiet() -> Console:
     return Console(file=io.StringIO())
 
 
-@pytest.mark.usefixtures("ray_local")
+@pytest.mark.usefixtures("in_process")
 def test_rows_are_tuned_alike_then_trained_on_all_of_train_and_all_of_it_is_recorded(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -106,7 +151,7 @@ def test_rows_are_tuned_alike_then_trained_on_all_of_train_and_all_of_it_is_reco
         row_hunt(loaded, None, {}, Asked(), "table2.s3")
 
 
-@pytest.mark.usefixtures("ray_local")
+@pytest.mark.usefixtures("in_process")
 def test_the_searchs_best_trial_is_trained_on_all_of_train_with_the_seeds_and_scored_on_test(
     workspace: Workspace,
 ) -> None:
@@ -124,7 +169,7 @@ def test_the_searchs_best_trial_is_trained_on_all_of_train_with_the_seeds_and_sc
     assert shown.runs[0].run_id == best.plan.runs[0].run_id
 
 
-@pytest.mark.usefixtures("ray_local")
+@pytest.mark.usefixtures("in_process")
 def test_what_was_chosen_on_test_says_so_wherever_it_is_printed(workspace: Workspace) -> None:
     loaded = small("test", TABLE + SEARCH)
     hunt = hunt_of(loaded, None, {}, Asked())
