@@ -130,6 +130,16 @@ def test_a_search_that_another_driver_is_at_is_refused(tmp_path: Path) -> None:
         assert again.trials == []
 
 
+def test_a_journal_keeps_a_search_as_a_database_does(tmp_path: Path) -> None:
+    storage, place = Storage(tmp_path), str(tmp_path / "s.journal")
+    with open_search(storage, place, "s", [True], {"study": "one"}) as search:
+        search.tell(search.ask(), 1.0)
+    with open_search(storage, place, "s", [True], {"study": "one"}) as again:
+        assert [t.value for t in again.trials] == [1.0]
+    with pytest.raises(SearchStorageError, match="not this one"), open_search(storage, place, "s", [True], {}):
+        pass
+
+
 def test_foreign_and_locked_storages_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = Storage(tmp_path)
     with open_search(storage, None, "s", [True], {"study": "one"}):

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from sqlalchemy.exc import SQLAlchemyError
 
 from retable.track.storage import Storage, StorageError
 
 _DIRECTION = {True: StudyDirection.MAXIMIZE, False: StudyDirection.MINIMIZE}
+JOURNAL = ".journal"
+"""The ending of a file that is kept as Optuna's journal instead of an sqlite database."""
 LOCKED_SECONDS = 20.0
 """How long an sqlite file may be locked by somebody else's transaction before it is refused."""
 
@@ -47,7 +50,7 @@ def open_search(
 
     Args:
         storage: the runs' storage; a local one also holds the lock.
-        url: an SQLAlchemy URL or the path of an sqlite file; None for :func:`default_url`.
+        url: an SQLAlchemy URL, or the path of an sqlite file or a ``.journal``; None for :func:`default_url`.
         name: of the Optuna study.
         maximize: per objective.
         about: what the search is of; a study of that name with other words is not ours.
@@ -101,6 +104,8 @@ def _database(place: str) -> optuna.storages.BaseStorage:
     if "://" not in place:
         path = Path(place).absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == JOURNAL:
+            return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
         place = f"sqlite:///{path}"
     return optuna.storages.RDBStorage(place, engine_kwargs={"connect_args": {"timeout": LOCKED_SECONDS}})
 
