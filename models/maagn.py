@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from retable.nn import InputSpec, Outputs, resnet
 from retable.nn.pretrained import inflate, take
 
-PAPER = "maagn"
+PAPER = "Zhang et al., Multipath Attention and Adaptive Gating Network for Video Action Recognition, NPL 2024"
 SEMANTICS = 1
 
 Level = Literal["res4", "res5"]

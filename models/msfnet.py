@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from retable.nn import InputSpec, Outputs
 
-PAPER = "msfnet"
+PAPER = "Yan et al., MSF-Net: A Multilevel Spatiotemporal Feature Fusion Network Combines Attention, CSSE 47(2), 2023"
 SEMANTICS = 1
 
 # FcaNet's sixteen 2-D DCT frequencies, strongest first, in a 7 x 7 space (Qin et al. 2021, the list called top16).

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from retable.nn import IMAGENET, InputSpec, Normalisation, Outputs
 from retable.nn.pretrained import across_modalities, take
 
-PAPER = "statsn"
+PAPER = "Yang et al., STA-TSN: Spatial-Temporal Attention Temporal Segment Network, PLoS ONE 17(3), 2022"
 SEMANTICS = 1
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "tiny"]

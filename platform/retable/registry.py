@@ -2,7 +2,7 @@
 
 A model file exports::
 
-    PAPER: str                  # where the architecture is from: "mast", or a citation
+    PAPER: str                  # where the architecture is from: a citation
     SEMANTICS: int              # raise it when the same config would give other numbers
     Config                      # Pydantic, frozen, extra forbidden; has num_classes, frames, size
     CONFIGS: dict[str, Config]  # named configurations, all reachable by name; the file's own name comes first
