@@ -21,7 +21,7 @@ from retable.nn import IMAGENET, InputSpec, Normalisation, Outputs, resnet
 from retable.nn.bninception import BNInception, caffe_name, conv_bn
 from retable.nn.pretrained import take
 
-PAPER = "Zhou, Qiu, Solanki, Improved SSD using deep multi-scale attention spatial-temporal features, Multimedia Systems 2021"
+PAPER = "Zhou, Qiu, Solanki, Improved SSD using deep multi-scale attention features, Multimedia Systems 2021"
 SEMANTICS = 1
 
 T = TypeVar("T")

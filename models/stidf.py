@@ -18,9 +18,7 @@ from torch import Tensor, nn
 from retable.nn import InputSpec, Normalisation, Outputs
 from retable.nn.pretrained import take
 
-PAPER = (
-    "Ou, Sun, Spatiotemporal information deep fusion network with frame attention, J. Electronic Imaging 28(2), 2019"
-)
+PAPER = "Ou, Sun, Spatiotemporal information deep fusion network with frame attention, J. Electron. Imaging 28(2), 2019"
 SEMANTICS = 1
 
 FLOW = Normalisation(mean=(128 / 255,), std=(128 / 255,))
