@@ -66,7 +66,7 @@ class OnPrem:
             return 0
         return sum(n["raylet"].get("state") == "ALIVE" for n in json.loads(said.stdout)["data"]["summary"])
 
-    def await_nodes(self, count: int, seconds: float = 120.0) -> float:
+    def await_nodes(self, count: int, seconds: float = 300.0) -> float:
         """Wait until Ray counts so many machines; how long it took, seconds."""
         start = time.monotonic()
         while (found := self.nodes()) != count:
