@@ -11,7 +11,7 @@ from tests.cluster.onprem import MLFLOW, POSTGRES, STORAGE, local_table, onprem
 
 pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1500),
     pytest.mark.xdist_group("cluster"),
 ]
 
