@@ -163,9 +163,10 @@ def _decode(
 def _joined(stream: Stream, table: Table, found: list[Span]) -> list[list[Span]]:
     """Spans that one decoder takes one after the other, without being emptied between them.
 
-    That is so where pictures stand alone: images, and H.264 of IDR pictures only, which wait for nothing.
+    That is so for H.264 of IDR pictures only, which wait for nothing. Not for images, though they stand alone too: the
+    PNG decoder gives other pixels for the second one that it is given.
     """
-    alone = stream.codec in IMAGES or (stream.codec == "h264" and bool((table.flags & KEY).all()))
+    alone = stream.codec == "h264" and bool((table.flags & KEY).all())
     return [found] if alone and found else [[span] for span in found]
 
 
