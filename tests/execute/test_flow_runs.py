@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from retable.data import FLOW_SEMANTICS
 from retable.data.errors import FlowUnavailable
+from retable.data.flow_file import BYTES_PER_CODE
 from retable.execute.attempt import carry_out
 from retable.execute.driver import run_study, still_missing
 from retable.execute.order import Order
@@ -54,7 +56,7 @@ def test_a_run_that_reads_flow_trains_and_is_scored(workspace: Workspace, row: s
     assert record is not None
     assert 0 <= record.evaluations[order.views[0].key]["top1"] <= 100
     assert record.spec["config"]["data"]["flow"] == {"method": "dis", "bound": 4.0, "weights": None}
-    assert record.spec["semantics"]["flow"] == 1
+    assert record.spec["semantics"]["flow"] == FLOW_SEMANTICS
     assert record.environment["opencv-contrib-python-headless"]
 
 
@@ -73,7 +75,7 @@ def test_a_plan_says_how_large_the_flow_is(workspace: Workspace) -> None:
     sizes = workspace.cache_bytes(workspace.plan(study(TEXT)))
     frames = sizes["motions-jhmdb@18"]
     assert frames
-    assert sizes == {"motions-jhmdb@18": frames, "motions-jhmdb@18, dis flow": frames * 2 // 3}
+    assert sizes == {"motions-jhmdb@18": frames, "motions-jhmdb@18, dis flow": round(frames * 2 / 3 * BYTES_PER_CODE)}
 
 
 def test_a_run_whose_flow_cannot_be_computed_is_refused_by_name_before_training(
