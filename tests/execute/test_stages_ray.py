@@ -32,6 +32,18 @@ def run(workspace: Workspace, text: str) -> tuple[Summary, str]:
     return run_study(loaded, workspace.plan(loaded), workspace, console, record=False), said.getvalue()
 
 
+def run_alone(workspace: Workspace, text: str) -> str:
+    """By a command with a Ray of its own: a run that needs all CPUs would wait for ever for one that a shared Ray has
+    lost, as Ray 2.60 does when a placement group is removed while it is made (seen once)."""
+    file = Path(workspace.storage_url).parent / "alone.yaml"
+    file.write_text(text)
+    words = command("run", str(file), "--offline", "--cpus", "2")
+    told = environment(workspace, workspace.storage_url)
+    done = subprocess.run(words, env=told, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
 def test_parents_run_first_and_a_failed_one_marks_its_child_only(workspace: Workspace) -> None:
     summary, said = run(workspace, TWO)
     assert summary.exit_code == 1
@@ -77,8 +89,7 @@ def test_a_head_trains_on_two_ranks_over_the_features_of_a_parent_of_one(workspa
     text = FEATURES.replace("data.clip.frames: 1,", "data.clip.frames: 1, recipe.workers: 1,")
     text = text.replace("label: with the attention loss}", "label: with the attention loss, set: {recipe.workers: 2}}")
     text = "\n".join(line for line in text.splitlines() if "id: without" not in line)
-    summary, _ = run(workspace, text)
-    assert summary.exit_code == 0, summary.lines()
+    run_alone(workspace, text)
     first, head = workspace.plan(study(text)).runs
     assert (first.training.config.recipe.workers, head.training.config.recipe.workers) == (1, 2)
     assert head.parents == (first.run_id,)
@@ -94,10 +105,9 @@ def test_a_throughput_is_measured_over_all_workers(workspace: Workspace) -> None
     text = "\n".join(line for line in text.splitlines() if "id: twice" not in line).replace(
         "set: {recipe.lr: 1.0e-3,", "set: {recipe.workers: 2,"
     )
-    summary, said = run(workspace, text)
-    assert summary.exit_code == 0, summary.lines()
+    said = run_alone(workspace, text)
     assert "t · once · speed: done" in said
-    assert "1 speeds measured, 0 were measured already" in summary.lines()
+    assert "1 speeds measured, 0 were measured already" in said
     (measurement,) = workspace.plan(study(text)).measurements.values()
     record = workspace.storage.record(measurement.run_id)
     assert record is not None
