@@ -54,10 +54,12 @@ def head(cpus: int = 2, env: Mapping[str, str] | None = None) -> Iterator[Head]:
 
 
 def _start(folder: Path, cpus: int, ports: Mapping[str, int], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--num-cpus={cpus}"]
+    programs = Path(sys.executable).parent
+    command = [str(programs / "ray"), "start", "--head", "--block", f"--num-cpus={cpus}"]
     command += [f"--temp-dir={folder}", "--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1"]
     command += [f"--{name}={port}" for name, port in ports.items()]
     own = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    own["PATH"] = f"{programs}:{own['PATH']}"  # as in an activated environment: a job's `python` is found there
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_AUTH_MODE": "disabled"}
     with (folder / "start.log").open("wb") as log:
         return subprocess.Popen(

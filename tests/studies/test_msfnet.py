@@ -91,8 +91,9 @@ def test_c3d_is_counted_at_16_frames_and_trained_at_8(plan: Plan) -> None:
 def test_plain_s4_and_fsam_are_trained_once_for_all_tables(plan: Plan) -> None:
     shared = {tuple(sorted({f"{c.table}.{c.row}" for c in cells})) for cells in plan.users.values() if len(cells) > 1}
     assert shared == {
-        ("ours-path-c.with", "table1.b", "table2.s4", "table5.msf"),
-        ("ours-frequencies.f16", "table3.fsam", "table5.msf-fsam"),
+        ("ours-path-c.with", "ours-tuned.msf", "table1.b", "table2.s4", "table5.msf"),
+        ("ours-frequencies.f16", "ours-tuned.msf-fsam", "table3.fsam", "table5.msf-fsam"),
+        ("ours-tuned.r3d", "table5.r3d"),
     }
     assert len(plan.trainings) == 21
 

@@ -76,7 +76,8 @@ class Growing:
         files = {}
         for shard in range(self._shard + 1):
             with (self._folder / shard_name(shard)).open("rb") as file:
-                files[shard_name(shard)] = Shard(file.seek(0, 2), hashlib.file_digest(file, "sha256").hexdigest())
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                files[shard_name(shard)] = Shard(file.tell(), digest)
         return files, pa.Table.from_pylist(sorted(self._rows, key=lambda row: row["path"]))
 
 
