@@ -37,11 +37,20 @@ def workspace(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return Workspace(str(tmp_path / "store"), str(data_root))
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share the session's Ray go to one process, so that there is one Ray also under pytest-xdist."""
     for item in items:
         if "ray_local" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("ray"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """pytest-xdist marks grouped tests by their ids; a pytest that it does not know hides that from it, silently."""
+    if getattr(session.config.option, "loadgroup", False):
+        for item in session.items:
+            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
+                raise pytest.UsageError("this pytest-xdist does not see groups: install what constraints.txt says")
 
 
 @pytest.fixture(scope="session")
