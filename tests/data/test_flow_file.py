@@ -53,6 +53,21 @@ def test_any_field_is_read_alone_and_parts_make_the_same_file(tmp_path: Path) ->
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_files_that_were_read_are_not_kept_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for k in range(20):
+        kept(np.full((1, 8, 8, 2), 128, np.uint8), tmp_path / f"{k}").read(np.array([[0]]))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_file_that_was_made_again_is_read_anew(tmp_path: Path) -> None:
+    kept(np.full((1, 24, 32, 2), 128, np.uint8), tmp_path / "f")
+    (tmp_path / "f").unlink()
+    again = kept(np.full((3, 24, 32, 2), 40, np.uint8), tmp_path / "f")
+    assert len(again) == 3
+    assert (again.read(np.array([[2]])) == 40).all()
+
+
 def test_what_is_gone_says_how_to_get_it_again(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="remove it, and the next run computes it again"):
         open_flow_file(tmp_path / "none")

@@ -19,7 +19,6 @@ from retable.data.cache import FrameSource, open_frames
 from retable.data.config import Flow
 from retable.data.errors import DataError, DiskFull
 from retable.data.flow import estimate, quantise
-from retable.data.flow_file import open_flow_file
 from retable.data.flow_store import FlowStore, open_flow
 from retable.data.indexing import build_index
 from retable.data.manifest import Manifest, open_dataset
@@ -135,7 +134,6 @@ def test_a_damaged_file_is_named(tiny_motions: Manifest, frames: FrameSource, tm
     broken = {"empty": b"", "short": b"\x93NUMPY", "cut off": whole[:-100], "no picture": b"\0" * 99 + whole[99:]}
     for content in broken.values():
         file.write_bytes(content)
-        open_flow_file.cache_clear()
         with pytest.raises(DataError, match="remove it, and the next run computes it again"):
             store.read(path, np.zeros((1, 1), np.int64))
 

@@ -6,11 +6,12 @@ each), little-endian. A file can so be written as flow is computed, and any fiel
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
-import mmap
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -54,12 +55,14 @@ class Writer:
 
 @dataclass(frozen=True, eq=False)
 class FlowFile:
-    """An open file. ``starts``: (2 N + 1,) place of each picture."""
+    """Where the pictures of a file lie. ``starts``: (2 N + 1,) int64, place of each picture, and the end of all.
+
+    It is opened for every reading: a training set has more files than a process may keep open.
+    """
 
     path: Path
     shape: tuple[int, int]
-    starts: tuple[int, ...]
-    content: mmap.mmap
+    starts: NDArray[np.int64]
 
     def __len__(self) -> int:
         """Number of fields."""
@@ -76,17 +79,19 @@ class FlowFile:
         if len(self) == 0:
             out[:] = 128
             return out
-        for number in np.unique(fields).tolist():
-            there = fields == number
-            for channel in (0, 1):
-                picture = self._picture(2 * number + channel)
-                for row, place in np.argwhere(there).tolist():
-                    out[row, :, :, 2 * place + channel] = picture
+        with _opened(self.path) as file:
+            for number in np.unique(fields).tolist():
+                there = fields == number
+                for channel in (0, 1):
+                    picture = self._picture(file, 2 * number + channel)
+                    for row, place in np.argwhere(there).tolist():
+                        out[row, :, :, 2 * place + channel] = picture
         return out
 
-    def _picture(self, number: int) -> NDArray[np.uint8]:
+    def _picture(self, file: BinaryIO, number: int) -> NDArray[np.uint8]:
         cv2: Any = importlib.import_module("cv2")
-        jpeg = np.frombuffer(self.content, np.uint8)[self.starts[number] : self.starts[number + 1]]
+        start, stop = self.starts[number : number + 2].tolist()
+        jpeg = np.frombuffer(os.pread(file.fileno(), stop - start, start), np.uint8)
         try:
             picture = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)
         except cv2.error as error:
@@ -97,26 +102,46 @@ class FlowFile:
         return found
 
 
-@functools.lru_cache(maxsize=1024)
 def open_flow_file(path: Path) -> FlowFile:
-    """Map a file into memory.
+    """What a file holds.
 
     Raises:
         DataError: it is gone or damaged; says how to compute it again.
     """
+    with _opened(path) as file:
+        state = os.fstat(file.fileno())
+        return _known(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1024)
+def _known(path: Path, size: int, _mtime: int) -> FlowFile:
+    """The end of a file, which says where everything is; of a file that was made again, anew."""
+    with _opened(path) as file:
+        count, height, width, version = np.frombuffer(_tail(file, size, _FOOT).rjust(_FOOT), "<i4").tolist()
+        pictures = size - _FOOT - 8 * count
+        if version != _VERSION or count < 0 or pictures < 0:
+            raise _damaged(path, "it is cut off, or something else")
+        sizes = np.frombuffer(_tail(file, size, _FOOT + 8 * count)[: 8 * count], "<i4")
+    starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    if starts[-1] != pictures or (sizes < 0).any():
+        raise _damaged(path, "it is cut off, or something else")
+    return FlowFile(path, (height, width), starts)
+
+
+def _tail(file: BinaryIO, size: int, length: int) -> bytes:
+    return os.pread(file.fileno(), length, max(0, size - length))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
-        with path.open("rb") as file:
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
+        file = path.open("rb", buffering=0)
+    except FileNotFoundError as error:
         raise _damaged(path, str(error)) from error
-    count, height, width, version = np.frombuffer(content[-_FOOT:].rjust(_FOOT), "<i4").tolist()
-    sizes = len(content) - _FOOT - 8 * count
-    if version != _VERSION or count < 0 or sizes < 0:
-        raise _damaged(path, "it is cut off, or something else")
-    starts = tuple(accumulate(np.frombuffer(content[sizes:-_FOOT], "<i4").tolist(), initial=0))
-    if starts[-1] != sizes:
-        raise _damaged(path, "it is cut off, or something else")
-    return FlowFile(path, (height, width), starts, content)
+    except OSError as error:
+        raise DataError(f"flow file {path} cannot be read: {error}") from error
+    with file:
+        yield file
 
 
 def _damaged(path: Path, reason: str) -> DataError:

@@ -41,7 +41,7 @@ _LIMIT = 24 * 3600.0
 
 @dataclass(frozen=True)
 class FlowStore:
-    """Stacks of flow fields, from files that every process maps for itself."""
+    """Stacks of flow fields, from files that every process opens for itself."""
 
     folder: Path
     files: Mapping[str, str]  # path of a video -> name of its file
