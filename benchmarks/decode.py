@@ -42,6 +42,8 @@ EXACT = ("pack", "index")
 GOPS = (1, 12)
 FED = "k400-gop12"
 """The corpus that the training steps read."""
+FED_CLIPS = 96
+"""Of these half are for training: an epoch long enough that several data processes have batches to make."""
 
 
 def tsn(frames: int, draw: np.random.Generator) -> list[int]:
@@ -136,12 +138,25 @@ def indexing(root: Path, paths: list[str]) -> dict[str, float]:
 
 def feed(folder: Path, clips: int, rounds: int, seconds: float) -> dict[str, Any]:
     """What reading costs a training, on one corpus."""
-    manifest = make(CORPORA[FED], folder / f"folder-{FED}", clips)
+    manifest = repeated(make(CORPORA[FED], folder / f"folder-{FED}", clips), FED_CLIPS)
     sources = {"pack": manifest} | {f"proxy-gop{gop}": proxy for gop, proxy in derive(manifest).items()}
     load = os.getloadavg()[0]
     scaling = {name: feeding.scaling(one, folder / "cache", rounds, seconds) for name, one in sources.items()}
     steps = feeding.shares(sources, folder / "cache", rounds)
     return {"corpus": FED, "load_before": load, "loader": scaling, "steps": steps}
+
+
+def repeated(manifest: Manifest, count: int) -> Manifest:
+    """A dataset of ``count`` videos at least: these, under several names."""
+    videos = [Path(path) for path in sorted(build_index(manifest, processes=0))]
+    folder = manifest.root.with_name(f"{manifest.root.name}-repeated")
+    for number in range(-(-count // len(videos))):
+        for path in videos:
+            link = folder / path.with_name(f"r{number:03d}-{path.name}")
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.exists():
+                os.link(manifest.root / path, link)
+    return open_dataset(folder.name, folder)
 
 
 def machine() -> dict[str, Any]:

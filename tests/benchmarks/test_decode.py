@@ -64,6 +64,7 @@ def test_what_a_training_is_fed(bench: Any, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(bench.CORPORA, "k400-gop12", corpus)
     monkeypatch.setattr(bench.feeding, "STEPS", {"full size": ({"name": "msfnet", "msf": False, "width": 4}, clip)})
     monkeypatch.setattr(bench.feeding, "BATCH", 2)
+    monkeypatch.setattr(bench, "FED_CLIPS", 8)
     found = bench.feed(tmp_path, 8, 1, 0.1)
     assert set(found["loader"]) == {"pack", "proxy-gop1", "proxy-gop12"}
     step = found["steps"]["full size"]
