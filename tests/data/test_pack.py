@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import av
-import fsspec
 import numpy as np
 import pytest
 
@@ -27,6 +26,7 @@ from retable.data.loader import Augment, open_run_data
 from retable.data.manifest import Manifest, content_key, fingerprint, open_dataset
 from retable.data.pack import build_pack
 from retable.data.packed import Pack, open_pack
+from retable.data.remote import Remote
 
 
 @pytest.fixture
@@ -77,7 +77,8 @@ def test_a_pack_is_read_from_a_bucket_by_byte_range(
     dataset: Manifest, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_pack(dataset, index, tmp_path / "p")
-    fsspec.filesystem("memory").put(str(tmp_path / "p") + "/", "/bucket/p/", recursive=True)
+    for file in (tmp_path / "p").iterdir():
+        Remote("memory://bucket/p").put(file.name, file)
     clips = open_clips("memory://bucket/p")
     assert isinstance(clips, Pack)
     assert same_frames(clips, dataset, list(index))
@@ -140,6 +141,14 @@ def test_videos_that_need_decoding_from_the_start_are_packed_as_files(
         index = build_index(dataset, processes=0)
     assert set(index.column("access").values()) == {"sequential"}
     assert same_frames(build_pack(dataset, index, tmp_path / "p"), dataset, list(index))
+    path, shard = list(index)[-1], tmp_path / "p" / "videos-00000.bin"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-100])
+    with pytest.raises(DamagedVideo, match=f"damaged video {path}: .*the pack is incomplete"):
+        open_pack(tmp_path / "p").read(path, [11], 24)
+    shard.write_bytes(content[:-3000] + bytes(3000))
+    with pytest.raises(DamagedVideo, match=f"damaged video {path}: "):
+        open_pack(tmp_path / "p").read(path, [11], 24)
 
 
 @pytest.mark.parametrize(("codec", "suffix"), [("mjpeg", ".jpg"), ("png", ".png")])
@@ -221,32 +230,32 @@ def test_a_full_disk_leaves_whole_files_and_the_next_try_goes_on(
 
 
 def test_a_pack_is_written_to_a_bucket_and_taken_up_again_there(
-    dataset: Manifest, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Manifest, index: Index, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files, url = fsspec.filesystem("memory"), f"memory://{tmp_path.name}/packs/ucf101"
-    put_file, sent = files.put_file, []
+    url, put, sent = f"{bucket}/packs/ucf101", Remote.put, list[str]()
 
-    def broken(local: str, remote: str) -> None:
-        sent.append(remote.rpartition("/")[2])
-        if len(sent) == 3:
-            raise OSError("the connection was reset")
-        put_file(local, remote)
+    def broken(self: Remote, file: str, content: bytes | Path) -> None:
+        if isinstance(content, Path):
+            sent.append(file)
+            if len(sent) == 3:
+                raise OSError("the connection was reset")
+        put(self, file, content)
 
-    monkeypatch.setattr(type(files), "put_file", lambda self, local, remote: broken(local, remote))
-    with pytest.raises(DatasetError, match=r"cannot write the pack of ucf101 to memory://.*: the connection was reset"):
+    monkeypatch.setattr(Remote, "put", broken)
+    with pytest.raises(DatasetError, match=r"cannot write the pack of ucf101 to s3://.*: the connection was reset"):
         build_pack(dataset, index, url, shard_bytes=1)
     with pytest.raises(DatasetError, match="there is no pack at"):
         open_pack(url)
     assert same_frames(build_pack(dataset, index, url, shard_bytes=1), dataset, list(index))
     assert sorted(sent) == sorted([*(f"videos-{k:05d}.bin" for k in range(6)), "videos-00002.bin"])
     assert build_pack(dataset, index, tmp_path / "p", shard_bytes=1).card == open_pack(url).card
-    there = {name.rpartition("/")[2]: files.cat_file(name) for name in files.find(url.removeprefix("memory:/"))}
+    there = {name: Remote(url).whole(name) for name in Remote(url).names()}
     assert there == {file.name: file.read_bytes() for file in (tmp_path / "p").iterdir()}
     with pytest.raises(DatasetError, match="holds something else, or a pack of other videos"):
         build_pack(dataset, index, url)
-    files.pipe_file(f"/{tmp_path.name}/other/file", b"x")
+    Remote(f"{bucket}/other").put("file", b"x")
     with pytest.raises(DatasetError, match="holds something else: remove it"):
-        build_pack(dataset, index, f"memory://{tmp_path.name}/other")
+        build_pack(dataset, index, f"{bucket}/other")
 
 
 def test_a_disk_that_is_too_small_is_said_before_anything_is_written(

@@ -48,6 +48,10 @@ class FrameSource(Protocol):
     def damaged(self) -> Mapping[str, str]:
         """Why each of the other videos does not."""
 
+    @property
+    def forks(self) -> bool:
+        """Whether a process that is forked from this one can read them, too."""
+
     def read(self, path: str, indices: Sequence[int]) -> Frames:
         """Frames of the video ``path`` (relative), ``(len(indices), H, W, 3)``."""
 
@@ -59,6 +63,10 @@ class MappedFrames:
     folder: Path
     entries: Mapping[str, tuple[int, int, int, int]]  # path -> offset (bytes), frames, height, width
     damaged: Mapping[str, str]
+
+    @property
+    def forks(self) -> bool:
+        return True
 
     @cached_property
     def counts(self) -> Mapping[str, int]:
@@ -87,6 +95,10 @@ class VideoFrames:
     counts: Mapping[str, int]
     damaged: Mapping[str, str]
 
+    @property
+    def forks(self) -> bool:
+        return True
+
     def read(self, path: str, indices: Sequence[int]) -> Frames:
         return read_frames(self.root / path, indices, self.short_side)
 
@@ -99,6 +111,10 @@ class ClipFrames:
     short_side: int
     counts: Mapping[str, int]
     damaged: Mapping[str, str]
+
+    @property
+    def forks(self) -> bool:
+        return self.clips.forks
 
     def read(self, path: str, indices: Sequence[int]) -> Frames:
         return self.clips.read(path, indices, self.short_side)

@@ -1,4 +1,4 @@
-"""One way to ask for frames, whatever they come from: a pack (a folder or URL), or video files and their index."""
+"""One way to ask for frames, whatever they come from: a pack, in a folder or a bucket, or video files and an index."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ class Clips(Protocol):
     def damaged(self) -> Mapping[str, str]:
         """Why a video does not decode to its end, of all for which that is so."""
 
+    @property
+    def forks(self) -> bool:
+        """Whether a process that is forked from this one can read them, too."""
+
     def read(self, video: str, frame_indices: Sequence[int], short_side: int, /) -> Frames:
         """Frames in the order asked for, repeats allowed, resized: uint8 ``(T, H, W, 3)``.
 
@@ -37,7 +41,7 @@ class Clips(Protocol):
 
 
 def open_clips(source: Manifest | Path | str) -> Clips:
-    """Frames of a dataset, or of the pack in a folder or below an fsspec URL.
+    """Frames of a dataset, or of the pack in a folder or below a bucket's URL.
 
     A dataset's own pack is preferred to its index.
 

@@ -33,6 +33,11 @@ class VideoFiles:
     root: Path
     index: Index
 
+    @property
+    def forks(self) -> bool:
+        """Whether a process that is forked from this one can read it, too."""
+        return True
+
     @cached_property
     def counts(self) -> Mapping[str, int]:
         """Number of frames of every video; of a damaged one, those before the damage."""

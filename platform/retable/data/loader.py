@@ -145,6 +145,7 @@ class RunData:
             collate_fn=collate,
             persistent_workers=True,
             pin_memory=torch.cuda.is_available(),
+            multiprocessing_context=None if self._samples.frames.forks else "spawn",
             generator=torch.Generator(),  # its own: starting a pass must not draw from the run's global generator
         )
 

@@ -1,6 +1,6 @@
 """A pack in a bucket as a folder of this node: small files at once, large ones as they are read, verified and bounded.
 
-The folder ``<cache>/packs/<URL's hash>-<pack's key>`` looks like a pack; ``mirror.json`` says where its files are.
+The folder ``<cache>/packs/<URL's hash>-<card's hash>`` looks like a pack; ``mirror.json`` says where its files are.
 One is copied whole when it is first read, checked against the SHA-256 in the card, and kept as long as all mirrors
 together are within the bound; what does not fit is read from the bucket by byte range.
 """
@@ -8,22 +8,22 @@ together are within the bound; what does not fit is read from the bucket by byte
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from retable.data.errors import DatasetError
-from retable.data.files import left_behind, put
+from retable.data.files import in_turn, left_behind, put
 from retable.data.packlist import CARD, INDEX, LISTING
+from retable.data.remote import Remote
 
 MIRROR = "mirror.json"
 VARIABLE, DEFAULT_GB = "RETABLE_PACK_CACHE_GB", 200.0
@@ -59,19 +59,20 @@ def mirror(url: str) -> Path:
     url = url.rstrip("/")
     name = hashlib.sha256(url.encode()).hexdigest()[:12]
     try:
-        files, root = fsspec.core.url_to_fs(url)
-        card = files.cat_file(f"{root}/{CARD}")
-        folder = cache_folder() / f"{name}-{json.loads(card)['key'][:12]}"
+        bucket = Remote(url)
+        card = bucket.whole(CARD)
+        json.loads(card)
+        folder = cache_folder() / f"{name}-{hashlib.sha256(card).hexdigest()[:12]}"
         if not (folder / CARD).is_file():
             folder.mkdir(parents=True, exist_ok=True)
             for file in (INDEX, LISTING):
-                put(folder / file, files.cat_file(f"{root}/{file}"))
+                put(folder / file, bucket.whole(file))
             put(folder / MIRROR, json.dumps({"schema": 1, "url": url}).encode())
             put(folder / CARD, card)  # last: a folder with it is whole
     except FileNotFoundError:
         return cache_folder() / f"{name}-none"
-    except (OSError, ValueError, KeyError) as error:
-        raise DatasetError(f"the pack at {url} cannot be read: {error!r}") from error
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"the pack at {url} cannot be read: {error}") from error
     return folder
 
 
@@ -88,7 +89,7 @@ class Keeper:
 
     def __init__(self, folder: Path, shards: Mapping[str, Shard]) -> None:
         self.folder = folder
-        self.url = str(json.loads((folder / MIRROR).read_text(encoding="utf-8"))["url"])
+        self.bucket = Remote(str(json.loads((folder / MIRROR).read_text(encoding="utf-8"))["url"]))
         self._shards = shards
         self._passed: set[str] = set()
 
@@ -105,40 +106,61 @@ class Keeper:
         with _if_free(self.folder / f"{file}.lock") as mine:
             if not mine:
                 return False  # somebody fetches it: this read goes to the bucket, a later one finds it here
-            if not (self.folder / file).is_file():
-                if not self._make_room(self._shards[file].bytes):
-                    self._passed.add(file)
-                    return False
-                self._fetch(file, self._shards[file])
-        return True
+            return (self.folder / file).is_file() or self._got(file, self._shards[file])
 
-    def _fetch(self, file: str, shard: Shard) -> None:
+    def _got(self, file: str, shard: Shard) -> bool:
+        """Whether there was room for ``file``, and it is here now."""
         temporary = self.folder / f"{file}.{socket.gethostname()}.{os.getpid()}.tmp"
         try:
-            files, root = fsspec.core.url_to_fs(self.url)
-            files.get_file(f"{root}/{file}", str(temporary))
+            if not self._make_room(shard.bytes, temporary):
+                self._passed.add(file)
+                return False
+            self.bucket.fetch(file, shard.bytes, temporary)
             with temporary.open("rb") as opened:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            if digest != shard.sha256 or temporary.stat().st_size != shard.bytes:
-                raise OSError(f"{self.url}/{file} is not what was packed (SHA-256 {digest[:12]}...): send it again")
+            if digest != shard.sha256:
+                place = f"{self.bucket.url}/{file}"
+                raise OSError(f"{place} is not what was packed (SHA-256 {digest[:12]}...): send it again")
             temporary.replace(self.folder / file)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._passed.add(file)  # something else has filled the disk
+            return False
         finally:
             temporary.unlink(missing_ok=True)
-
-    def _make_room(self, needed: int) -> bool:
-        """Whether ``needed`` bytes fit; files of other packs make room, the longest unread first."""
-        for left in self.folder.parent.glob("*/*.tmp"):
-            if left_behind(left.name):
-                left.unlink(missing_ok=True)
-        kept = sorted(self.folder.parent.glob("*/videos-*.bin"), key=lambda file: file.stat().st_atime)
-        taken = sum(file.stat().st_size for file in kept)
-        others = [file for file in kept if file.parent != self.folder]
-        while taken + needed > bound() or shutil.disk_usage(self.folder).free < needed + RESERVE:
-            if not others:
-                return False
-            taken -= others[0].stat().st_size
-            others.pop(0).unlink(missing_ok=True)
         return True
+
+    def _make_room(self, needed: int, temporary: Path) -> bool:
+        """Whether ``needed`` bytes fit; they are ``temporary``'s then. Files of other packs make room, the longest
+        unread first. Files that other processes are fetching count as if they were here."""
+        packs = self.folder.parent
+        with in_turn(packs / "room.lock"):
+            for left in packs.glob("*/*.tmp"):
+                if left_behind(left.name):
+                    left.unlink(missing_ok=True)
+            coming = _states(packs.glob("*/*.tmp")).values()
+            kept = _states(packs.glob("*/videos-*.bin"))
+            taken = sum(state.st_size for state in (*coming, *kept.values()))
+            unwritten = sum(max(0, state.st_size - 512 * state.st_blocks) for state in coming)
+            others = sorted((f for f in kept if f.parent != self.folder), key=lambda file: kept[file].st_atime)
+            while taken + needed > bound() or shutil.disk_usage(self.folder).free < unwritten + needed + RESERVE:
+                if not others:
+                    return False
+                taken -= kept[others[0]].st_size
+                others.pop(0).unlink(missing_ok=True)
+            with temporary.open("wb") as opened:
+                opened.truncate(needed)
+        return True
+
+
+def _states(files: Iterable[Path]) -> dict[Path, os.stat_result]:
+    """Sizes and times of the files that are there: another process may remove one at any time."""
+    found = {}
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            found[file] = file.stat()
+    return found
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def build_pack(
     shard_bytes: int = SHARD_BYTES,
     progress: Progress | None = None,
 ) -> Pack:
-    """Pack all videos of a dataset into the folder, or below the fsspec URL, ``place``.
+    """Pack all videos of a dataset into the folder, or below the bucket's URL, ``place``.
 
     A finished pack of the same videos is left alone.
 

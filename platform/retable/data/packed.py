@@ -1,4 +1,4 @@
-"""Reading a pack: a dataset's video packets in a few large files, on a disk or behind any fsspec URL.
+"""Reading a pack: a dataset's video packets in a few large files, on a disk or in a bucket.
 
 A pack is a folder::
 
@@ -14,9 +14,9 @@ whose packets do not tell its frames apart (access ``sequential``) is there as t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
-import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +25,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
-import fsspec
 import pyarrow as pa
 
 from retable.data.decode import Frames, read_frames, target_size
@@ -36,6 +35,7 @@ from retable.data.mirror import MIRROR, Keeper, Shard, shards_of
 from retable.data.packets import Stream, Table, read_packets
 from retable.data.packlist import CARD, INDEX
 from retable.data.records import Record, table_from
+from retable.data.remote import Remote
 
 SCHEMA = 2
 _TABLES = 256
@@ -51,9 +51,15 @@ class Bytes(Protocol):
     def whole(self, file: str) -> bytes:
         """A small file; FileNotFoundError if it is not there."""
 
+    @property
+    def forks(self) -> bool:
+        """Whether a process that is forked from this one can read it, too."""
+
 
 class LocalBytes:
     """Files of a folder, mapped into memory: the page cache is shared by all processes."""
+
+    forks = True
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -72,41 +78,19 @@ class LocalBytes:
         return (self._folder / file).read_bytes()
 
 
-class RemoteBytes:
-    """Files below an fsspec URL, by byte range. Opened in each process anew: connections do not survive a fork."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._process = 0
-
-    def _open(self) -> None:
-        if self._process != os.getpid():
-            self._files, self._root = fsspec.core.url_to_fs(self._url, skip_instance_cache=self._process != 0)
-            self._process = os.getpid()
-
-    def part(self, file: str, offset: int, length: int) -> memoryview:
-        self._open()
-        found = self._files.cat_file(f"{self._root}/{file}", start=offset, end=offset + length)
-        if len(found) != length:
-            raise OSError(f"{self._url}/{file} ends before byte {offset + length}: the pack is incomplete")
-        return memoryview(found)
-
-    def whole(self, file: str) -> bytes:
-        self._open()
-        content: bytes = self._files.cat_file(f"{self._root}/{file}")
-        return content
-
-
 class MirroredBytes:
     """Files of a pack in a bucket, from this node's mirror where they are in it."""
 
     def __init__(self, folder: Path, shards: Mapping[str, Shard]) -> None:
         self._keeper = Keeper(folder, shards)
-        self._here, self._there = LocalBytes(folder), RemoteBytes(self._keeper.url)
+        self._here, self._there = LocalBytes(folder), self._keeper.bucket
+        self.forks = self._there.forks
 
     def part(self, file: str, offset: int, length: int) -> memoryview:
-        source: Bytes = self._here if self._keeper.has(file) else self._there
-        return source.part(file, offset, length)
+        if self._keeper.has(file):
+            with contextlib.suppress(FileNotFoundError):  # it has just made room for a file of another pack
+                return self._here.part(file, offset, length)
+        return self._there.part(file, offset, length)
 
     def whole(self, file: str) -> bytes:
         return self._here.whole(file)
@@ -146,6 +130,11 @@ class Pack:
         """SHA-256 of the video files that the packets come from."""
         return self.column("content")
 
+    @property
+    def forks(self) -> bool:
+        """Whether a process that is forked from this one can read it, too."""
+        return self._source.forks
+
     def decoded_size(self, path: str, short_side: int) -> int:
         """Bytes of all frames of a video at ``short_side``."""
         row = {name: column[0].as_py() for name, column in self._columns(path)}
@@ -167,10 +156,10 @@ class Pack:
         if beyond:
             why = f" ({row['reason']})" if row["reason"] else ""
             raise DamagedVideo(path, f"frame {beyond[0]} was wanted but {record.frames} frames can be decoded{why}")
-        if row["access"] == SEQUENTIAL:
-            return self._from_file(path, row, indices, short_side)
         stream = Stream(**{name: row[name] for name in Stream.__dataclass_fields__})
         try:
+            if row["access"] == SEQUENTIAL:
+                return self._from_file(path, row, indices, short_side)
             table = self._head(path, record)
             base = record.offset + record.head
             return read_packets(path, stream, table, self._fetch(record.shard, base, table), indices, short_side)
@@ -181,7 +170,10 @@ class Pack:
         with tempfile.NamedTemporaryFile(suffix=Path(path).suffix) as file:
             file.write(self._source.part(self._files[row["shard"]], row["offset"], row["bytes"]))
             file.flush()
-            return read_frames(file.name, indices, short_side)
+            try:
+                return read_frames(file.name, indices, short_side)
+            except DamagedVideo as error:
+                raise DamagedVideo(path, error.reason) from error
 
     def _columns(self, path: str) -> Iterator[tuple[str, pa.ChunkedArray]]:
         row = self._table.slice(self._rows[path], 1)
@@ -207,13 +199,13 @@ class Pack:
 
 
 def open_pack(place: Path | str) -> Pack:
-    """The pack in the folder or below the fsspec URL ``place``.
+    """The pack in the folder or below the bucket's URL ``place``.
 
     Raises:
         DatasetError: there is no pack, or one of another version.
     """
     text = str(place)
-    source: Bytes = RemoteBytes(text.rstrip("/")) if "://" in text else LocalBytes(Path(place))
+    source: Bytes = Remote(text) if "://" in text else LocalBytes(Path(place))
     try:
         card = json.loads(source.whole(CARD))
         rows = read_parquet(source.whole(INDEX))

@@ -1,5 +1,5 @@
-"""Where a pack is written: a folder that appears when it is whole, or a bucket behind an fsspec URL. Files are whole or
-not there, and those of a broken-off pack of the same content are kept."""
+"""Where a pack is written: a folder that appears when it is whole, or a bucket. Files are whole or not there, and those
+of a broken-off pack of the same content are kept."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-
-import fsspec
 
 from retable.data.errors import DatasetError, DiskFull
 from retable.data.files import alone, put
 from retable.data.packlist import CARD
+from retable.data.remote import Remote
 
 PLAN = "plan.json"
 """What a pack that is not finished will be: its key, and the SHA-256 of the files that are whole."""
@@ -122,64 +121,46 @@ class FolderTarget:
 
 @dataclass(frozen=True)
 class BucketTarget:
-    """Objects below an fsspec URL. A file is made on this machine's temporary disk and then sent whole.
+    """Objects below a bucket's URL. A large file is made on this machine's temporary disk and then sent whole.
 
     Several that write the same pack write the same bytes; a pack of other content is refused.
     """
 
-    url: str
-    _fs: tuple[Any, str] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_fs", fsspec.core.url_to_fs(self.url.rstrip("/")))
-
-    def _at(self, file: str) -> str:
-        return f"{self._fs[1]}/{file}"
+    bucket: Remote
 
     def card(self) -> dict[str, Any] | None:
         content = self.read(CARD)
         if content is not None:
-            found: dict[str, Any] = json.loads(content)
-            return found
-        if self.read(PLAN) is None and self._names():
-            raise DatasetError(f"{self.url} holds something else: remove it, or choose another")
+            with contextlib.suppress(ValueError):
+                found: dict[str, Any] = json.loads(content)
+                return found
+        if content is not None or (self.read(PLAN) is None and self.bucket.names()):
+            raise DatasetError(f"{self.bucket.url} holds something else: remove it, or choose another")
         return None
 
-    def _names(self) -> list[str]:
-        try:
-            self._fs[0].invalidate_cache()
-            return [str(name) for name in self._fs[0].find(self._fs[1])]
-        except FileNotFoundError:
-            return []
-
     def size(self, file: str) -> int | None:
-        try:
-            self._fs[0].invalidate_cache()
-            return int(self._fs[0].size(self._at(file)))
-        except FileNotFoundError:
-            return None
+        return self.bucket.size(file)
 
     def read(self, file: str) -> bytes | None:
         try:
-            content: bytes = self._fs[0].cat_file(self._at(file))
+            return self.bucket.whole(file)
         except FileNotFoundError:
             return None
-        return content
 
     def put(self, file: str, content: bytes) -> None:
-        self._fs[0].makedirs(self._fs[1], exist_ok=True)
-        self._fs[0].pipe_file(self._at(file), content)
+        self.bucket.put(file, content)
 
     @contextlib.contextmanager
     def write(self, file: str) -> Iterator[Callable[[bytes], object]]:
         with tempfile.NamedTemporaryFile(prefix="retable-pack-") as opened:
             yield opened.write
             opened.flush()
-            self._fs[0].put_file(opened.name, self._at(file))
+            self.bucket.put(file, Path(opened.name))
 
     def clear(self) -> None:
-        if self._names():
-            raise DatasetError(f"{self.url} holds an unfinished pack of other videos: remove it, or choose another")
+        if self.bucket.names():
+            url = self.bucket.url
+            raise DatasetError(f"{url} holds an unfinished pack of other videos: remove it, or choose another")
 
     def free(self) -> int | None:
         return None
@@ -187,13 +168,13 @@ class BucketTarget:
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         yield
-        self._fs[0].rm_file(self._at(PLAN))
+        self.bucket.remove(PLAN)
 
 
 def target_of(place: Path | str, command: str) -> Target:
     """The folder or URL ``place``."""
     text = str(place)
-    return BucketTarget(text) if "://" in text else FolderTarget(Path(place), command)
+    return BucketTarget(Remote(text)) if "://" in text else FolderTarget(Path(place), command)
 
 
 @contextlib.contextmanager

@@ -7,23 +7,16 @@ same run there.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
 import obstore
-from obstore import exceptions
-from obstore.store import MemoryStore, from_url
 
-BUCKETS = ("s3", "s3a", "gs", "az", "abfs", "abfss", "memory")
-CONNECT = {"timeout": "60s", "connect_timeout": "5s"}
-
-_MEMORY: dict[str, MemoryStore] = {}
+from retable.buckets import BUCKETS, connect, explained, scheme_of
 
 
 class Objects(Protocol):
@@ -59,14 +52,14 @@ def open_objects(place: str) -> Objects:
     Raises:
         ValueError: another kind of URL, or one without a bucket.
     """
-    scheme = re.match(r"([a-z][a-z0-9+.-]*)://", place)
-    if scheme is None or scheme[1] == "file":
+    scheme = scheme_of(place)
+    if scheme is None or scheme == "file":
         return Folder(Path(place.removeprefix("file://")).absolute())
-    if scheme[1] not in BUCKETS:
+    if scheme not in BUCKETS:
         offered = ", ".join(f"{name}://" for name in BUCKETS if name != "memory")
-        raise ValueError(f"storage {place}: {scheme[1]}:// cannot keep runs; a folder or one of {offered} can")
-    if scheme[1] != "memory" and not re.match(r"[a-z0-9+.-]+://[^/]+", place):
-        raise ValueError(f"storage {place} names no bucket: write {scheme[1]}://bucket/folder")
+        raise ValueError(f"storage {place}: {scheme}:// cannot keep runs; a folder or one of {offered} can")
+    if scheme != "memory" and not re.match(r"[a-z0-9+.-]+://[^/]+", place):
+        raise ValueError(f"storage {place} names no bucket: write {scheme}://bucket/folder")
     return Bucket(place.rstrip("/"))
 
 
@@ -139,12 +132,7 @@ class Bucket:
 
     def __init__(self, url: str) -> None:
         self.root = self.url = url
-        self._store: Any
-        if url.startswith("memory://"):
-            self._store = _MEMORY.setdefault(url, MemoryStore())
-        else:
-            with _explained(url):
-                self._store = from_url(url, client_options=_client_options(url))  # type: ignore[call-overload]
+        self._store = connect(url)
 
     def exists(self, name: str) -> bool:
         return self._found(lambda: obstore.head(self._store, name)) is not None
@@ -154,12 +142,12 @@ class Bucket:
         return None if found is None else bytes(found)
 
     def put(self, name: str, data: bytes) -> None:
-        with _explained(self.url):
+        with explained(self.url):
             obstore.put(self._store, name, data)
 
     def put_new(self, name: str, data: bytes) -> bool:
         try:
-            with _explained(self.url):
+            with explained(self.url):
                 # One request: parts of a large upload would be joined without the condition.
                 obstore.put(self._store, name, data, mode="create", use_multipart=False)
         except FileExistsError:
@@ -170,47 +158,18 @@ class Bucket:
         self._found(lambda: obstore.delete(self._store, name))
 
     def names(self, folder: str) -> list[str]:
-        with _explained(self.url):
+        with explained(self.url):
             found = obstore.list_with_delimiter(self._store, folder)
         paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
         return [path.rstrip("/").rpartition("/")[2] for path in paths]
 
     def sizes(self, folder: str) -> dict[str, int]:
-        with _explained(self.url):
+        with explained(self.url):
             return {entry["path"]: entry["size"] for part in obstore.list(self._store, folder) for entry in part}
 
     def _found(self, call: Callable[[], Any]) -> Any:
         try:
-            with _explained(self.url):
+            with explained(self.url):
                 return call()
         except FileNotFoundError:
             return None
-
-
-@contextmanager
-def _explained(url: str) -> Iterator[None]:
-    """obstore's errors as OSErrors of one line."""
-    try:
-        yield
-    except exceptions.AlreadyExistsError as error:
-        raise FileExistsError(errno.EEXIST, _first_line(error)) from error
-    except (FileNotFoundError, exceptions.GenericError) as error:
-        if "NoSuchBucket" in str(error):
-            raise OSError(errno.ENXIO, f"there is no such bucket: {url}") from error
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise OSError(errno.EIO, _first_line(error)) from error
-    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-        raise PermissionError(errno.EACCES, _first_line(error)) from error
-    except exceptions.BaseError as error:
-        raise OSError(errno.EIO, _first_line(error)) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]
-
-
-def _client_options(url: str) -> dict[str, Any]:
-    """Plain HTTP is for an endpoint that was given as such (a server on this machine, a test)."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    return {**CONNECT, "allow_http": url.startswith("s3") and endpoint.startswith("http://")}
