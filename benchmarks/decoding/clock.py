@@ -29,22 +29,25 @@ def stopwatch(into: list[float]) -> Iterator[None]:
 
 
 def compare(readers: dict[str, Read], root: Path, jobs: Jobs, rounds: int) -> dict[str, Any]:
-    """Seconds of CPU a clip, by reader and round. Every round has its own frames; readers take turns at each clip."""
+    """Seconds of CPU a clip, by reader and round. Every round has its own frames; readers take turns at it.
+
+    A reader reads the clips of a round one after the other, as a training does: at every clip anew it would pay for the
+    caches that the others have emptied, the fastest most.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in readers}
     faults: dict[str, str] = {}
     for number in range(rounds):
-        spent: dict[str, list[float]] = {name: [] for name in readers}
-        for turn, (path, indices) in enumerate(jobs(number)):
-            names = [name for name in readers if name not in faults]
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                try:
-                    with stopwatch(spent[name]):
+        names, clips = [name for name in readers if name not in faults], jobs(number)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            spent: list[float] = []
+            try:
+                for path, indices in clips:
+                    with stopwatch(spent):
                         readers[name](root / path, indices)
-                except Exception as error:
-                    faults[name] = f"{type(error).__name__}: {error}".splitlines()[0]
-        for name in readers:
-            if name not in faults:
-                seconds[name].append(statistics.mean(spent[name]))
+            except Exception as error:
+                faults[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+            else:
+                seconds[name].append(statistics.mean(spent))
     rows = {name: summary(values, seconds[BASE]) for name, values in seconds.items() if name not in faults}
     return {"readers": rows, "faults": faults}
 

@@ -29,7 +29,8 @@ def page(result: dict[str, Any]) -> str:
         f"brackets the lowest and highest. Aims: the pack {USUAL_AIM}x the best peer ({UCF_AIM}x on ucf-gop250), the",
         f"proxy {PROXY_AIM:g}x the pack for tsn8, the index {INDEX_AIM:g} ms a Kinetics-like clip.",
         "",
-        *table(["corpus", "best peer", "pack / best peer", "proxy-gop1 / pack"], list(ratios(corpora))),
+        *table(["corpus", "best peer", "pack / best peer", "proxy-gop1 / pack", "proxy-gop1 / best peer"],
+               list(ratios(corpora))),
         "",
         *table(["corpus", "clips", "rounds", "load", "index, ms", "decode to the end, ms", "wrong", "pack, MB a clip",
                 "proxy-gop1, MB", "proxy-gop12, MB"], [about(name, one) for name, one in corpora.items()]),
@@ -64,7 +65,8 @@ def ratios(corpora: dict[str, Any]) -> Any:
             best = max(peers, key=lambda peer: readers[peer]["clips_per_cpu_second"])
             pack = times(readers[best]["seconds"], readers["pack"]["seconds"])
             proxy = times(readers["pack"]["seconds"], readers["proxy-gop1"]["seconds"])
-            yield [f"{name} {sampling}", best, pack, proxy]
+            source = times(readers[best]["seconds"], readers["proxy-gop1"]["seconds"])
+            yield [f"{name} {sampling}", best, pack, proxy, source]
 
 
 def times(slow: list[float], fast: list[float]) -> str:

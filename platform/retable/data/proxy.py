@@ -43,8 +43,11 @@ from retable.data.tier import Tier, proxy_name, proxy_of
 from retable.data.unfinished import finish, is_finished
 from retable.data.workers import Lost, each
 
-ENCODER = {"preset": "medium", "crf": "18", "tune": "fastdecode", "sc_threshold": "0"}
-"""libx264, without arithmetic coding and deblocking: larger files, and a third less time to decode."""
+ENCODER = {
+    "preset": "medium", "crf": "18", "tune": "fastdecode", "sc_threshold": "0", "partitions": "i8x8,p8x8,b8x8",
+}  # fmt: skip
+"""libx264, without arithmetic coding and deblocking: larger files, and a third less time to decode. Without 4 x 4
+blocks: the same size and signal-to-noise ratio at 128 pixels, and an eighth less time."""
 
 _BYTES_PER_PIXEL = {True: 0.2, False: 0.15}
 """Rough size of an encoded frame, all key frames or not; to see beforehand whether the disk is large enough."""
