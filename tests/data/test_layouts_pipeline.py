@@ -118,18 +118,48 @@ def ucfsports(root: Path, video: Make, images: Make) -> None:
                 lines(place / f"gt/25{clip}-5_70.txt", "1 2 3 4")
 
 
-def thumos14(root: Path, video: Make, images: Make) -> None:
+def trimmed(root: Path, video: Make) -> None:
     for k, (name, group) in enumerate((n, g) for n in ("Jump", "Run") for g in (1, 2)):
         video(root / f"UCF-101/{name}/v_{name}_g{group:02d}_c01.avi", frames=4, first=10 * k)
-    labels: dict[int, tuple[str, list[int]]] = {1: ("NO", [1]), 2: ("NO", [2, 1]), 3: ("YES", [1]), 4: ("NO", [2])}
-    kinds = [("video_name", object), ("background_video", object), ("primary_action_index", object)]
-    struct = np.zeros((1, 4), dtype=np.dtype([*kinds, ("secondary_actions_indices", object)]))
+
+
+def annotated(root: Path, which: str, labels: dict[int, tuple[str, list[int]]], video: Make) -> Any:
+    """The struct array of THUMOS14's annotation files; ``background_video`` is in the test set's only."""
+    names = ("video_name", "background_video", "primary_action_index", "secondary_actions_indices")
+    kept = [name for name in names if which == "test" or name != "background_video"]
+    struct = np.zeros((1, len(labels)), dtype=np.dtype([(name, object) for name in kept]))
     for k, (background, numbers) in labels.items():
-        name = f"video_test_{k:07d}"
-        video(root / f"test/{name}.mp4", frames=6, first=10 * k, codec="libx264")
-        struct[0, k - 1] = (name, background, numbers[0], np.array(numbers[1:], np.uint8).reshape(-1, 1))
+        name = f"video_{which}_{k:07d}"
+        video(root / f"{which}/{name}.mp4", frames=6, first=10 * k, codec="libx264")
+        row = (name, background, numbers[0], np.array(numbers[1:], np.uint8).reshape(-1, 1))
+        struct[0, k - 1] = tuple(value for key, value in zip(names, row, strict=True) if key in kept)
+    return struct
+
+
+def thumos14(root: Path, video: Make, images: Make) -> None:
+    trimmed(root, video)
+    labels: dict[int, tuple[str, list[int]]] = {1: ("NO", [1]), 2: ("NO", [2, 1]), 3: ("YES", [1]), 4: ("NO", [2])}
     lines(root / "classInd.txt", "1 Jump", "2 Run")
-    scipy.io.savemat(root / "test_set_meta.mat", {"test_videos": struct})
+    scipy.io.savemat(root / "test_set_meta.mat", {"test_videos": annotated(root, "test", labels, video)})
+    validation = annotated(root, "validation", {1: ("", [2]), 2: ("", [1, 2])}, video)
+    (root / "validation_set_meta").mkdir()
+    scipy.io.savemat(root / "validation_set_meta/validation_set.mat", {"validation_videos": validation})
+
+
+def thumos14_temporal(root: Path, video: Make, images: Make) -> None:
+    trimmed(root, video)
+    places = {
+        "test": root / "TH14_Temporal_Annotations_Test/annotations/annotation",
+        "val": root / "TH14_Temporal_annotations_validation/annotation",
+    }
+    for (ending, place), which in zip(places.items(), ("test", "validation"), strict=True):
+        for k in (1, 2, 3):
+            video(root / f"{which}/video_{which}_{k:07d}.mp4", frames=6, first=10 * k, codec="libx264")
+        rows = [f"video_{which}_{k:07d}  {begin:.1f} {begin + 4:.1f}" for k in (1, 2) for begin in (1.0, 72.8)]
+        lines(place / f"Jump_{ending}.txt", *rows[:3])
+        lines(place / f"Run_{ending}.txt", *rows[2:])
+        lines(place / f"Ambiguous_{ending}.txt", f"video_{which}_0000003  1.0 2.0")
+        lines(place / "detclasslist.txt", "7 Jump", "9 Run")
 
 
 def folder(root: Path, video: Make, images: Make) -> None:
@@ -148,10 +178,12 @@ def table(root: Path, video: Make, images: Make) -> None:
 MINIATURES = {
     f.__name__: f
     for f in (
-        *(ucf101, hmdb51, jhmdb, kinetics400, something_v2, something_v1, ucf11, ucfsports, thumos14, folder, table),
+        *(ucf101, hmdb51, jhmdb, kinetics400, something_v2, something_v1, ucf11, ucfsports, thumos14),
+        *(thumos14_temporal, folder, table),
     )
 }
-CASES = [*((name, 1) for name in MINIATURES if name != "thumos14"), ("thumos14", 2)]
+CASES = [*((name, 1) for name in MINIATURES if name != "thumos14"), ("thumos14", 2), ("thumos14", 3)]
+CASES += [("thumos14_temporal", 2)]
 CASES += [(name, 702) for name in ("ucf101", "ucf11", "ucfsports", "folder", "table")]
 
 
@@ -260,6 +292,33 @@ def test_thumos14_keeps_all_labels_of_its_test_videos(miniature: Any, tmp_path: 
     assert single.label_sets("test") is None
 
 
+def test_thumos14_tests_on_its_validation_set_or_trains_on_part_of_it(miniature: Any) -> None:
+    manifest = miniature("thumos14")
+    sets = {item.path: item.labels for item in manifest.items(3) if item.subset == "test"}
+    assert sets == {f"validation/video_validation_{k:07d}.mp4": labels for k, labels in ((1, (1,)), (2, (0, 1)))}
+    trimmed = listed(manifest, 1, "train")
+    assert sorted(listed(manifest, 4, "train")) == sorted(
+        [*trimmed, ("validation/video_validation_0000001.mp4", "Run")]  # the only one of one label
+    )
+    assert listed(manifest, 4, "test") == listed(manifest, 1, "test")
+    assert "validation/video_validation_0000002.mp4" in manifest.layout.read(manifest.root, 4).unused
+
+
+def test_thumos14_temporal_takes_a_videos_labels_from_the_files_of_its_classes(miniature: Any) -> None:
+    manifest = miniature("thumos14_temporal")
+    for split, which in ((1, "test"), (2, "validation")):
+        sets = {item.path: item.labels for item in manifest.items(split) if item.subset == "test"}
+        assert sets == {f"{which}/video_{which}_{k:07d}.mp4": labels for k, labels in ((1, (0,)), (2, (0, 1)))}
+        assert len(listed(manifest, split, "train")) == 4
+    file = manifest.root / "TH14_Temporal_annotations_validation/annotation/Run_val.txt"
+    lines(file, "video_validation_0000001 7.0 3.0")
+    with pytest.raises(DatasetError, match=r"Run_val.txt, line 1: must be '<video> <begin> <end>', but is 'video_val"):
+        open_dataset("thumos14_temporal", manifest.root).items(2)
+    file.unlink()
+    with pytest.raises(DatasetError, match=r"none of annotation, .* holds Run_val.txt"):
+        open_dataset("thumos14_temporal", manifest.root).items(2)
+
+
 def test_thumos14_labels_are_part_of_the_fingerprint(miniature: Any) -> None:
     manifest = miniature("thumos14")
     before = fingerprint(manifest, 1)
@@ -282,12 +341,16 @@ def test_videos_that_belong_to_no_subset_are_known_as_unused(miniature: Any) -> 
     folder_ = "20bn-something-something-v1"
     assert something.layout.read(something.root, 1).unused == (f"{folder_}/6", f"{folder_}/7")
     thumos = miniature("thumos14")
-    (thumos.root / "validation").mkdir()
-    (thumos.root / "validation/video_validation_0000001.mp4").touch()
     assert thumos.layout.read(thumos.root, 2).unused == (
         "test/video_test_0000002.mp4",
         "test/video_test_0000003.mp4",
         "validation/video_validation_0000001.mp4",
+        "validation/video_validation_0000002.mp4",
+    )
+    temporal = miniature("thumos14_temporal")
+    assert temporal.layout.read(temporal.root, 1).unused == (
+        "test/video_test_0000003.mp4",
+        *(f"validation/video_validation_{k:07d}.mp4" for k in (1, 2, 3)),
     )
 
 

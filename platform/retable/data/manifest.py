@@ -154,7 +154,7 @@ def _checked(manifest: Manifest, split: int) -> Listing:
             f"dataset {manifest.name}, split {split}: listed video {absent[0]}{more} missing in {manifest.root}"
         )
     for subset in ("train", "test"):
-        filled = {item.label for item in listing.items if item.subset == subset}
+        filled = {label for item in listing.items if item.subset == subset for label in _labels(item)}
         empty = [name for label, name in enumerate(listing.classes) if label not in filled]
         if empty:
             raise DatasetError(
@@ -187,6 +187,10 @@ def _hold_out(items: tuple[Item, ...], share: float, name: str) -> tuple[Item, .
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, separators=(",", ":"), sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _labels(item: Item) -> tuple[int, ...]:
+    return (item.label,) if item.labels is None else item.labels
 
 
 def _label_set(item: Item) -> tuple[tuple[int, ...], ...]:
