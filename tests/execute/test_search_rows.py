@@ -18,10 +18,12 @@ from retable.execute.search_ablation import ablation
 from retable.execute.search_asked import Asked, hunt_of, row_hunt
 from retable.execute.search_best import search_and_train
 from retable.execute.search_driver import read_trials
+from retable.execute.search_reader import see
 from retable.execute.search_rows import run_tuned, to_tune
 from retable.execute.sources import Supply
 from retable.execute.tune import Endings, Watcher
 from retable.execute.work import train_and_score
+from retable.report import trials
 from retable.report.render import render
 from retable.report.results import document
 from retable.study.load import parse
@@ -143,8 +145,8 @@ def test_rows_are_tuned_alike_then_trained_on_all_of_train_and_all_of_it_is_reco
     assert document(read, elsewhere.records(read)) == doc
     assert not elsewhere.plan(loaded).tuned
 
-    _, trials = read_trials(row_hunt(loaded, None, {}, Asked(), "tuned.s3"), workspace)
-    assert [t.values for t in trials] == [t.values for t in done.searches[0].trials]
+    _, found = read_trials(row_hunt(loaded, None, {}, Asked(), "tuned.s3"), workspace)
+    assert [t.values for t in found] == [t.values for t in done.searches[0].trials]
     with pytest.raises(StudyError, match="all are tuned alike"):
         row_hunt(loaded, None, {}, Asked(trials=9), "tuned.s3")
     with pytest.raises(StudyError, match="not tuned in this study"):
@@ -167,6 +169,19 @@ def test_the_searchs_best_trial_is_trained_on_all_of_train_with_the_seeds_and_sc
     shown = workspace.best_of(loaded, workspace.plan(loaded))
     assert shown is not None
     assert shown.runs[0].run_id == best.plan.runs[0].run_id
+
+
+@pytest.mark.usefixtures("in_process")
+def test_the_table_of_trials_is_rebuilt_from_mlflow_alone(workspace: Workspace, tmp_path: Path) -> None:
+    loaded = small("val", SEARCH)
+    hunt = hunt_of(loaded, None, {}, Asked())
+    search_and_train(loaded, hunt, workspace, quiet(), Asked(), seeds=(0,))
+    here = see(hunt, workspace)
+    elsewhere = Workspace(str(tmp_path / "empty"), str(tmp_path / "no-data"), workspace.tracking_uri)
+    there = see(hunt, elsewhere)
+    assert (here.source, there.source) == ("optuna", "mlflow")
+    assert trials.document(here.name, hunt, here.trials) == trials.document(there.name, hunt, there.trials)
+    assert [t.state for t in there.trials] == ["complete", "complete"]
 
 
 @pytest.mark.usefixtures("in_process")
