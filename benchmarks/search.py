@@ -33,11 +33,11 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 from scipy import stats
 
-from retable.execute.asha import Decisions
 from retable.execute.order import Places
-from retable.execute.search import Options, SearchSource
+from retable.execute.searching.asha import Decisions
+from retable.execute.searching.source import Options, SearchSource
 from retable.report import style
-from retable.report.searched import expected_best
+from retable.report.searching.searched import expected_best
 from retable.study.identity import canonical
 from retable.study.plan import RunSpec
 from retable.study.planner import World, training_of
@@ -106,8 +106,8 @@ def train(workspace: Workspace) -> None:
 
     from retable.data.generate import generate
     from retable.data.manifest import dataset_folder
-    from retable.execute.search_asked import Asked, hunt_of
-    from retable.execute.search_driver import run_search
+    from retable.execute.searching.asked import Asked, hunt_of
+    from retable.execute.searching.driver import run_search
 
     loaded = open_study(str(STUDY))
     name = loaded.study.base["data"]["dataset"]

@@ -116,7 +116,7 @@ def run(
 
     Example: `retable run studies/msfnet.yaml --tables table2 --tables table3 --seeds 2`
     """
-    from retable.execute.search_rows import run_tuned
+    from retable.execute.searching.rows import run_tuned
     from retable.report import render
 
     workspace, loaded = places.open(), chosen.load()

@@ -37,10 +37,10 @@ def importance(
 
     Example: `retable importance studies/msfnet.yaml`
     """
-    from retable.execute import importance as evaluators
-    from retable.execute.search_asked import Asked, hunt_of
-    from retable.execute.search_reader import see
-    from retable.report import importance_table
+    from retable.execute.searching import importance as evaluators
+    from retable.execute.searching.asked import Asked, hunt_of
+    from retable.execute.searching.reader import see
+    from retable.report.searching import importance_table
 
     hunt = hunt_of(study.load(), study.profile, study.settings, Asked())
     seen = see(hunt, places.open(), optuna, name)
@@ -73,8 +73,8 @@ def figure(
     loaded, workspace = chosen.load(), places.open()
     folder = target or Path(f"{loaded.study.study}-figures")
     if search:
-        from retable.execute.search_asked import Asked, hunt_of
-        from retable.execute.search_draw import draw_search
+        from retable.execute.searching.asked import Asked, hunt_of
+        from retable.execute.searching.draw import draw_search
 
         hunt = hunt_of(loaded, chosen.profile, chosen.settings, Asked())
         written = draw_search(hunt, workspace, folder, url=optuna, name=name)

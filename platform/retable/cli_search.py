@@ -68,10 +68,11 @@ def search(
 
     Example: `retable search studies/msfnet.yaml --trials 24 --scheduler asha --seeds 3`
     """
-    from retable.execute import search_asked, search_best
-    from retable.execute.search_driver import read_trials
+    from retable.execute.searching import asked as search_asked
+    from retable.execute.searching import best as search_best
+    from retable.execute.searching.reader import see
     from retable.report import render, results
-    from retable.report import trials as report
+    from retable.report.searching import trials as report
     from retable.track import tunings
 
     workspace, loaded = places.open(), study.load()
@@ -81,8 +82,9 @@ def search(
     hunt = search_asked.any_hunt(loaded, study.profile, study.settings, asked, row)
     code = 0
     if show:
-        name, found = read_trials(hunt, workspace, optuna)
-        end = tunings.end_of(hunt, workspace.world, workspace.storage)
+        seen = see(hunt, workspace, optuna)
+        name, found = seen.name, seen.trials
+        end = tunings.end_of(hunt, workspace.world, workspace.storage, uri=workspace.tracking_uri)
         best = search_best.best_of(loaded, hunt, workspace, end, range(seeds))
     else:
         summary, best = search_best.search_and_train(
@@ -122,7 +124,7 @@ def ablate(
 
     Example: `retable ablate studies/msfnet.yaml --from best`
     """
-    from retable.execute.search_ablation import ablation
+    from retable.execute.searching.ablation import ablation
 
     loaded, workspace = study.load(), places.open()
     made = ablation(loaded, workspace, origin, profile=study.profile, settings=study.settings, knobs=knobs, url=optuna)

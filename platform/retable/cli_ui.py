@@ -48,7 +48,7 @@ def ui(
     workspace = Workspace.open(storage, None, tracking)
     loaded = open_study(study) if study else None
     if optuna:
-        from retable.execute import dashboard
+        from retable.execute.searching import dashboard
 
         with dashboard.open_dashboard(workspace.storage, optuna_storage, port) as running:
             begin = f"{loaded.study.study}-{profile or loaded.study.default_profile}-" if loaded else ""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retable.execute.asha import Decisions, rungs
+from retable.execute.searching.asha import Decisions, rungs
 from retable.study.schema import Scheduler
 
 ASHA = Scheduler(kind="asha", eta=3)

@@ -11,9 +11,9 @@ import optuna
 import psutil
 import pytest
 
-from retable.execute import dashboard
-from retable.execute.dashboard import links, open_dashboard
-from retable.execute.optuna_storage import SearchStorageError
+from retable.execute.searching import dashboard
+from retable.execute.searching.dashboard import links, open_dashboard
+from retable.execute.searching.optuna_storage import SearchStorageError
 from retable.track.storage import Storage
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from retable.execute.importance import importance
+from retable.execute.searching.importance import importance
 from retable.study.load import parse
 from retable.study.problems import StudyError
 from retable.study.searches import Hunt

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from retable.execute.asha import Decisions
 from retable.execute.order import Places
-from retable.execute.search import Options, SearchSource
-from retable.report import trials as report
+from retable.execute.searching.asha import Decisions
+from retable.execute.searching.source import Options, SearchSource
+from retable.report.searching import trials as report
 from retable.study.load import parse
 from retable.study.plan import RunSpec
 from retable.study.planner import training_of
@@ -385,7 +385,7 @@ def test_a_budget_of_hours_is_that_of_all_drivers_together(bench: Bench, monkeyp
         now += 60.0  # looked at when a driver begins, after each epoch and after each run
         return now
 
-    monkeypatch.setattr("retable.execute.search.time.monotonic", clock)
+    monkeypatch.setattr("retable.execute.searching.source.time.monotonic", clock)
     first = bench.search(budget=Budget(hours=0.25))
     assert len(first) == 3  # a minute for each of 6 epochs and for the end; the trial that crosses it is finished
     now = 10**6

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from retable.execute import optuna_storage
-from retable.execute.asha import Decisions
 from retable.execute.driver import run_study
-from retable.execute.optuna_storage import SearchStorageError, default_url, open_search
-from retable.execute.search_asked import Asked, hunt_of
-from retable.execute.search_driver import SearchSummary, read_trials, run_search
+from retable.execute.searching import optuna_storage
+from retable.execute.searching.asha import Decisions
+from retable.execute.searching.asked import Asked, hunt_of
+from retable.execute.searching.driver import SearchSummary, read_trials, run_search
+from retable.execute.searching.optuna_storage import SearchStorageError, default_url, open_search
 from retable.execute.tune import ImpossibleError
-from retable.report import trials as report
+from retable.report.searching import trials as report
 from retable.study.problems import StudyError
 from retable.track import trial_record
 from retable.track.storage import Storage

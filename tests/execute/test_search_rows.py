@@ -11,21 +11,24 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from retable.execute import driver, search_best, search_driver, search_rows
+from retable.execute import driver
 from retable.execute.attempt import carry_out
 from retable.execute.order import Order
-from retable.execute.search_ablation import ablation
-from retable.execute.search_asked import Asked, hunt_of, row_hunt
-from retable.execute.search_best import search_and_train
-from retable.execute.search_driver import read_trials
-from retable.execute.search_reader import see
-from retable.execute.search_rows import run_tuned, to_tune
+from retable.execute.searching import best as search_best
+from retable.execute.searching import driver as search_driver
+from retable.execute.searching import rows as search_rows
+from retable.execute.searching.ablation import ablation
+from retable.execute.searching.asked import Asked, hunt_of, row_hunt
+from retable.execute.searching.best import search_and_train
+from retable.execute.searching.driver import read_trials, run_search
+from retable.execute.searching.reader import see
+from retable.execute.searching.rows import run_tuned, to_tune
 from retable.execute.sources import Supply
 from retable.execute.tune import Endings, Watcher
 from retable.execute.work import train_and_score
-from retable.report import trials
 from retable.report.render import render
 from retable.report.results import document
+from retable.report.searching import trials
 from retable.study.load import parse
 from retable.study.plan import Plan
 from retable.study.problems import StudyError
@@ -172,16 +175,19 @@ def test_the_searchs_best_trial_is_trained_on_all_of_train_with_the_seeds_and_sc
 
 
 @pytest.mark.usefixtures("in_process")
-def test_the_table_of_trials_is_rebuilt_from_mlflow_alone(workspace: Workspace, tmp_path: Path) -> None:
-    loaded = small("val", SEARCH)
-    hunt = hunt_of(loaded, None, {}, Asked())
-    search_and_train(loaded, hunt, workspace, quiet(), Asked(), seeds=(0,))
-    here = see(hunt, workspace)
+def test_the_tables_of_trials_are_rebuilt_from_mlflow_alone(workspace: Workspace, tmp_path: Path) -> None:
+    loaded = small("val", TABLE + SEARCH)
+    hunts = [hunt_of(loaded, None, {}, Asked()), row_hunt(loaded, None, {}, Asked(), "tuned.s3")]
+    for hunt in hunts:
+        run_search(hunt, workspace, quiet(), Asked())
     elsewhere = Workspace(str(tmp_path / "empty"), str(tmp_path / "no-data"), workspace.tracking_uri)
-    there = see(hunt, elsewhere)
-    assert (here.source, there.source) == ("optuna", "mlflow")
-    assert trials.document(here.name, hunt, here.trials) == trials.document(there.name, hunt, there.trials)
-    assert [t.state for t in there.trials] == ["complete", "complete"]
+    for hunt in hunts:
+        here, there = see(hunt, workspace), see(hunt, elsewhere)
+        assert (here.source, there.source) == ("optuna", "mlflow")
+        assert trials.document(here.name, hunt, here.trials) == trials.document(there.name, hunt, there.trials)
+        assert [t.state for t in there.trials] == ["complete", "complete"]
+    with pytest.raises(StudyError, match="no trials yet"):
+        see(row_hunt(loaded, None, {}, Asked(), "tuned.s4"), workspace)
 
 
 @pytest.mark.usefixtures("in_process")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retable.report.search_figures import figures
-from retable.report.searched import expected_best, figure_data
+from retable.report.searching.figures import figures
+from retable.report.searching.searched import expected_best, figure_data
 from retable.report.style import encoded
 from retable.study.load import parse
 from retable.study.searches import Hunt

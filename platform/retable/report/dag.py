@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from retable.report.tuning import plan_lines
+from retable.report.searching.tuning import plan_lines
 
 CELLS = 3
 """So many cells of a run are named, the others counted; ``--json`` has all."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from retable.report.tuning import tuning
+from retable.report.searching.tuning import tuning
 from retable.study.identity import PROVISIONAL
 from retable.study.plan import Measurement, Plan, RunSpec
 from retable.study.schema import Table

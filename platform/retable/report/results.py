@@ -15,8 +15,8 @@ from retable.data.tier import proxy_words
 from retable.report import judge, verdict
 from retable.report.claimed import claims_of
 from retable.report.provenance import comparable, mixed_protocols, provenance
+from retable.report.searching.tuning import footnote, tuning, why_not
 from retable.report.speeds import Speeds, median_of
-from retable.report.tuning import footnote, tuning, why_not
 from retable.report.values import WORST_FIRST, Hole, Reader, Value
 from retable.study.config import Config
 from retable.study.plan import Cell, Plan

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from retable.report.power import needed_legend, needed_words
-from retable.report.tuning import row_line
+from retable.report.searching.tuning import row_line
 
 Json = dict[str, Any]
 Part = Literal["label", "text", "published", "ours", "difference", "verdict"]

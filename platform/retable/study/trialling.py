@@ -12,6 +12,7 @@ from retable.study.searches import Hunt
 from retable.study.space import Point, some_points
 
 TRAIN_SEED = 0
+DIGITS = 8
 """Trials train with this seed: where configs are equal they are the tables' first runs."""
 
 
@@ -53,8 +54,12 @@ def search_name(hunt: Hunt, run: RunSpec, *, provisional: bool = False) -> str:
         "semantics": dict(run.training.semantics),
         "seed": TRAIN_SEED,
     }
-    row = "" if hunt.row is None else "-".join(("", *hunt.row))
-    return f"{hunt.study.study}-{hunt.profile}{row}-{identity.digest(body, 8)}"
+    return family(hunt) + identity.digest(body, DIGITS)
+
+
+def family(hunt: Hunt) -> str:
+    """What the names of a study's or a row's searches begin with: everything before a digest of ``DIGITS`` digits."""
+    return "-".join((hunt.study.study, hunt.profile, *(hunt.row or ()), ""))
 
 
 def about(hunt: Hunt) -> dict[str, Any]:

@@ -9,17 +9,17 @@ import optuna
 from rich.console import Console
 
 from retable.data.errors import DatasetError
-from retable.execute.asha import Decisions
 from retable.execute.display import Display
 from retable.execute.driver import last_epoch, places, warm_cache
 from retable.execute.nodes import refuse_unfit
-from retable.execute.optuna_storage import open_search, read_search
 from retable.execute.order import Order
-from retable.execute.search import Options, SearchSource
-from retable.execute.search_asked import Asked, problem
-from retable.execute.search_ledger import recorded
+from retable.execute.searching.asha import Decisions
+from retable.execute.searching.asked import Asked, problem
+from retable.execute.searching.ledger import recorded
+from retable.execute.searching.optuna_storage import open_search, read_search
+from retable.execute.searching.source import Options, SearchSource
 from retable.execute.tune import Endings, execute_supply, ray_session, refuse_impossible, room
-from retable.report.trials import best
+from retable.report.searching.trials import best
 from retable.study.plan import RunSpec
 from retable.study.problems import StudyError
 from retable.study.searches import Hunt

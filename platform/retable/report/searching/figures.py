@@ -1,4 +1,4 @@
-"""The figures of a search, drawn from :func:`retable.report.searched.figure_data` and from nothing else."""
+"""The figures of a search, drawn from :func:`retable.report.searching.searched.figure_data` and from nothing else."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from retable.report import style
-from retable.report.search_axes import WHOLE, label_of, legend_above, metric_of, scale_axis
-from retable.report.search_pairs import contours
-from retable.report.search_parallel import parallel
-from retable.report.searched import Json, choices_of, place
+from retable.report.searching.axes import WHOLE, label_of, legend_above, metric_of, scale_axis
+from retable.report.searching.pairs import contours
+from retable.report.searching.parallel import parallel
+from retable.report.searching.searched import Json, choices_of, place
 
 METHODS = {"fanova": ("fANOVA", style.BLUE, "o"), "ped-anova": ("PED-ANOVA", style.RED, "s")}
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from retable.data.errors import DatasetError
-from retable.execute.optuna_storage import SearchStorageError, read_search
-from retable.execute.search_driver import read_trials
-from retable.execute.search_ledger import recorded
+from retable.execute.searching.driver import read_trials
+from retable.execute.searching.ledger import recorded
+from retable.execute.searching.optuna_storage import SearchStorageError, read_search
 from retable.study.problems import Problem, StudyError
 from retable.study.searches import Hunt
+from retable.study.trialling import DIGITS, family
 from retable.track import trial_record
 from retable.track.trials import TrialRecord
 from retable.workspace import Workspace
@@ -37,8 +38,8 @@ def see(hunt: Hunt, workspace: Workspace, url: str | None = None, name: str | No
     found = _in_optuna(hunt, workspace, url, name)
     if found is not None:
         return found
-    begin = f"{hunt.study.study}-{hunt.profile}-"
-    held = [n for n in trial_record.search_names(workspace.tracking_uri, hunt.study.study) if n.startswith(begin)]
+    begin = family(hunt)
+    held = [n for n in trial_record.search_names(workspace.tracking_uri, hunt.study.study) if n[:-DIGITS] == begin]
     chosen = [n for n in held if n == name] if name else held
     if len(chosen) != 1:
         raise StudyError([_none_or_many(chosen or held, begin, name)])

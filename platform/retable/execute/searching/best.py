@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from retable.execute.driver import Summary, run_study
-from retable.execute.search_asked import Asked
-from retable.execute.search_driver import SearchSummary, run_search
+from retable.execute.searching.asked import Asked
+from retable.execute.searching.driver import SearchSummary, run_search
 from retable.execute.tune import ray_session
 from retable.study.load import LoadedStudy
 from retable.study.plan import Plan
@@ -60,7 +60,8 @@ def search_and_train(
 ) -> tuple[SearchSummary, Best | None]:
     """Carry a search on and, when it is over, train its best trial on all of train where storage has it not yet.
 
-    Raises what :func:`~retable.execute.search_driver.run_search` and :func:`~retable.execute.driver.run_study` raise.
+    Raises what :func:`~retable.execute.searching.driver.run_search` and :func:`~retable.execute.driver.run_study`
+    raise.
     """
     with ray_session(address, cpus):
         summary = run_search(hunt, workspace, console, asked, url=url, record=record)

@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from retable.report import style
-from retable.report.searched import Json
+from retable.report.searching.searched import Json
 
 WHOLE = ("complete", "recorded")
 

@@ -9,8 +9,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from retable.execute.asha import Decision
-from retable.execute.search_sampler import distribution
+from retable.execute.searching.asha import Decision
+from retable.execute.searching.sampler import distribution
 from retable.study.schema import Budget
 from retable.study.space import Point, SearchSpace
 from retable.track.records import RunRecord

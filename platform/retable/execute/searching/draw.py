@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from retable.execute.importance import LEAST_TRIALS, importance
-from retable.execute.search_reader import see
-from retable.report import figure_files, search_figures
-from retable.report.searched import figure_data
+from retable.execute.searching.importance import LEAST_TRIALS, importance
+from retable.execute.searching.reader import see
+from retable.report import figure_files
+from retable.report.searching import figures as search_figures
+from retable.report.searching.searched import figure_data
 from retable.study.searches import Hunt
 from retable.workspace import Workspace
 

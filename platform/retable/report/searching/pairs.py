@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.tri import Triangulation
 
 from retable.report import style
-from retable.report.search_axes import WHOLE, color_bar, color_of, colors_of, label_of, scale_axis
-from retable.report.searched import Json, choices_of, place
+from retable.report.searching.axes import WHOLE, color_bar, color_of, colors_of, label_of, scale_axis
+from retable.report.searching.searched import Json, choices_of, place
 
 MOST_PAIRS = 6
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import optuna
 
-from retable.execute.optuna_storage import SearchStorageError, default_url
+from retable.execute.searching.optuna_storage import SearchStorageError, default_url
 from retable.track.server import HOST, Server, launch
 from retable.track.storage import Storage
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
-from retable.report.trials import best, curve
+from retable.report.searching.trials import best, curve
 from retable.study.schema import Space
 from retable.study.searches import Hunt
 from retable.track.trials import TrialRecord

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retable.execute.search_asked import Asked, hunt_of, problem
-from retable.execute.search_driver import read_trials
-from retable.report.trials import best
+from retable.execute.searching.asked import Asked, hunt_of, problem
+from retable.execute.searching.driver import read_trials
+from retable.report.searching.trials import best
 from retable.study.ablate import Ablation, ablate
 from retable.study.load import LoadedStudy
 from retable.study.problems import StudyError

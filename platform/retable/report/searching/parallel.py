@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from retable.report import style
-from retable.report.search_axes import WHOLE, color_bar, color_of, colors_of, label_of, metric_of
-from retable.report.searched import Json, choices_of, place
+from retable.report.searching.axes import WHOLE, color_bar, color_of, colors_of, label_of, metric_of
+from retable.report.searching.searched import Json, choices_of, place
 
 
 def parallel(data: Json, i: int) -> Figure | None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from retable.execute.driver import Summary, run_study
-from retable.execute.search_asked import Asked
-from retable.execute.search_driver import SearchSummary, run_search
+from retable.execute.searching.asked import Asked
+from retable.execute.searching.driver import SearchSummary, run_search
 from retable.execute.tune import ray_session
 from retable.study.load import LoadedStudy
 from retable.study.plan import Plan
@@ -58,7 +58,7 @@ def run_tuned(
     """Search for the values of rows that are not tuned yet, then execute what the plan still needs.
 
     ``plan`` makes it from what is known; it is made again after the searches. Killed in either part, the same call
-    goes on from there. Raises what :func:`~retable.execute.search_driver.run_search` and
+    goes on from there. Raises what :func:`~retable.execute.searching.driver.run_search` and
     :func:`~retable.execute.driver.run_study` raise.
     """
     planned = plan()

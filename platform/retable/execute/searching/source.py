@@ -14,10 +14,10 @@ from typing import Any
 
 import optuna
 
-from retable.execute.asha import Decision, Decisions
 from retable.execute.order import Order, Places, missing_views
-from retable.execute.search_ledger import Curve, Ledger, recorded
-from retable.execute.search_sampler import Proposals
+from retable.execute.searching.asha import Decision, Decisions
+from retable.execute.searching.ledger import Curve, Ledger, recorded
+from retable.execute.searching.sampler import Proposals
 from retable.execute.tune import MAX_DEATHS, give_up
 from retable.study.plan import RunSpec
 from retable.study.resolve import Unresolvable
