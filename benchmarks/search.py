@@ -41,7 +41,7 @@ from retable.report.searching.searched import expected_best
 from retable.study.identity import canonical
 from retable.study.plan import RunSpec
 from retable.study.planner import World, training_of
-from retable.study.schema import Budget, Scheduler
+from retable.study.search_schema import Budget, Scheduler
 from retable.study.searches import Hunt
 from retable.track.claims import Process
 from retable.track.storage import Storage

@@ -12,8 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from retable.workspace import Workspace
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("retable", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("retable")
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,8 @@ from retable.study.load import LoadedStudy, load
 from retable.study.plan import Plan, Subset, Training
 from retable.study.planner import World, make_plan
 from retable.study.problems import StudyError
-from retable.study.schema import Search, Study
+from retable.study.schema import Study
+from retable.study.search_schema import Search
 from retable.study.searches import Hunt
 from retable.study.tuned import Tuned
 from retable.track import reader, tunings, view

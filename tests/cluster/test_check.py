@@ -137,7 +137,7 @@ def test_what_is_no_cluster_file_is_said(tmp_path: Path) -> None:
         load(tmp_path / "absent.yaml")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data(), name=st.sampled_from(list(PARSED)))
 def test_whatever_is_missing_or_of_another_kind_is_a_problem_not_a_crash(data: st.DataObject, name: str) -> None:
     file = PARSED[name]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retable.execute.searching.asha import Decisions, rungs
-from retable.study.schema import Scheduler
+from retable.study.search_schema import Scheduler
 
 ASHA = Scheduler(kind="asha", eta=3)
 MEDIAN = Scheduler(kind="median", min_epochs=2)

@@ -22,7 +22,7 @@ from retable.report.searching import trials as report
 from retable.study.load import parse
 from retable.study.plan import RunSpec
 from retable.study.planner import training_of
-from retable.study.schema import Budget, Scheduler
+from retable.study.search_schema import Budget, Scheduler
 from retable.study.searches import Hunt
 from retable.track.claims import Process
 from retable.track.storage import Storage
@@ -168,7 +168,7 @@ def test_the_same_seed_gives_the_same_trials_and_another_does_not(sampler: str, 
     assert told(one) != told(other)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 40), max_size=3), sampler=st.sampled_from(["tpe", "random", "grid"]))
 def test_kills_change_no_trial_and_no_decision_and_repeat_no_epoch(
     cuts: list[int], sampler: str, tmp_path_factory: pytest.TempPathFactory

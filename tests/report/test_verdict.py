@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -30,7 +30,6 @@ def test_interval_of_two_values() -> None:
     assert found.half_width == pytest.approx(12.706205 * 0.5, rel=1e-6)  # t(0.975, 1) x sd / sqrt(2)
 
 
-@settings(deadline=None)
 @given(ACCURACIES)
 def test_interval_is_scipys(values: list[float]) -> None:
     found = verdict.summary(values)
@@ -73,7 +72,6 @@ def test_far_values_differ() -> None:
     assert verdict.closeness_words(3, 1.0, far.p_within, far.p_beyond) == "differs"
 
 
-@settings(deadline=None)
 @given(ACCURACIES, st.floats(0, 100), st.floats(0.1, 10))
 def test_equivalence_agrees_with_the_90_percent_interval(values: list[float], target: float, margin: float) -> None:
     found = verdict.closeness(values, target, margin)
@@ -95,7 +93,6 @@ def test_one_value_is_not_tested() -> None:
     assert verdict.p_not_zero([1.0]) is None
 
 
-@settings(deadline=None)
 @given(ACCURACIES)
 def test_p_of_a_difference_is_scipys(values: list[float]) -> None:
     if float(np.std(values)) < 1e-6:
@@ -114,7 +111,6 @@ def test_holm_steps_down() -> None:
     assert verdict.holm([]) == []
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
 def test_holm_never_lowers_a_p_value_and_keeps_their_order(ps: list[float]) -> None:
     adjusted = verdict.holm(ps)
@@ -122,7 +118,6 @@ def test_holm_never_lowers_a_p_value_and_keeps_their_order(ps: list[float]) -> N
     assert [a for _, a in sorted(zip(ps, adjusted, strict=True))] == sorted(adjusted)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=2, max_size=9, unique=True), st.randoms())
 def test_tau_without_ties_is_scipys(values: list[int], rng: random.Random) -> None:
     other = rng.sample(range(100), len(values))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from retable.study import load
@@ -110,7 +110,6 @@ TERMS = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(TERMS)
 def test_any_arithmetic_has_the_value_that_python_gives(term: Term) -> None:
     expected = term[1]()
@@ -118,7 +117,6 @@ def test_any_arithmetic_has_the_value_that_python_gives(term: Term) -> None:
     assert found == expected if math.isfinite(expected) else found is None
 
 
-@settings(deadline=None)
 @given(IDS, IDS, IDS, st.floats(-1e9, 1e9))
 def test_any_ids_make_a_cell(table: str, row: str, column: str, x: float) -> None:
     expression = parse(f"0 + {table}.{row}.{column}")
@@ -126,7 +124,6 @@ def test_any_ids_make_a_cell(table: str, row: str, column: str, x: float) -> Non
     assert expression.evaluate({(table, row, column): x}.get) == 0 + x
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="ab1.-+*/()<>=, minx", max_size=30))
 def test_any_text_is_read_or_refused_with_a_column_inside(text: str) -> None:
     column = 1

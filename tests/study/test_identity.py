@@ -164,13 +164,13 @@ def shuffled(value: Any) -> Any:
     return tuple(shuffled(v) for v in value) if isinstance(value, list) else value
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(PLAIN)
 def test_the_order_of_keys_does_not_matter(value: Any) -> None:
     assert canonical(shuffled(value)) == canonical(value)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(PLAIN, PLAIN)
 def test_canonical_texts_are_equal_for_equal_data_only(one: Any, two: Any) -> None:
     assert json.loads(canonical(one)) == one
@@ -178,7 +178,7 @@ def test_canonical_texts_are_equal_for_equal_data_only(one: Any, two: Any) -> No
         assert one == two
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 2**32), st.integers(0, 2**32))
 def test_seeds_are_told_apart(one: int, two: int) -> None:
     assert (run_id(ID, one) == run_id(ID, two)) == (one == two)

@@ -110,7 +110,7 @@ FLOW = [m.start() + 1 for m in re.finditer(r"\{(?=metric|id:|mean_of|text:|title
 PARTS: dict[str, type[BaseModel]] = {"id": Row, "title": Paper, "text": Claim}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(start=st.sampled_from(FLOW), name=NAMES)
 def test_any_unknown_key_anywhere_is_reported_at_its_column(start: int, name: str) -> None:
     first = re.match(r"\w+", TEXT[start:])
@@ -127,7 +127,7 @@ def test_any_unknown_key_anywhere_is_reported_at_its_column(start: int, name: st
     assert near[1] in known if near else problem.hint == f"known: {', '.join(sorted(known))}"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_whatever_line_is_lost_the_rest_is_read_or_refused_in_words(data: st.DataObject) -> None:
     gone = data.draw(st.sets(st.integers(0, len(LINES) - 1), min_size=1, max_size=3))

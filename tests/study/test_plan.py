@@ -311,7 +311,7 @@ def study_of(rows: list[list[dict[str, Any]]]) -> LoadedStudy:
     return parse("\n".join(lines), "s.yaml")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.lists(KNOBS, min_size=1, max_size=4), min_size=1, max_size=3), st.sets(st.integers(0, 9), min_size=1)
 )

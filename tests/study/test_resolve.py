@@ -79,7 +79,7 @@ def test_a_scalar_replaces_a_subtree_and_the_other_way_round() -> None:
 PATHS = st.sampled_from(["model.name", "model.groups", "data.clip", "data.clip.size", "recipe.lr", "recipe.lr.x"])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.dictionaries(PATHS, st.integers(0, 3), max_size=3), max_size=5))
 def test_every_leaf_of_the_last_layer_stands_at_the_end(layers: list[dict[str, int]]) -> None:
     single = [dict(list(layer.items())[:1]) for layer in layers]

@@ -13,7 +13,7 @@ from retable.study.check import check
 from retable.study.load import parse
 from retable.study.planner import make_plan, training_of
 from retable.study.problems import Problem, StudyError
-from retable.study.schema import Space
+from retable.study.search_schema import Space
 from retable.study.searches import Hunt
 from retable.study.space import OutsideError, SearchSpace, even
 from tests.study.sample import EQUIPPED, TEXT, place

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -86,7 +86,6 @@ def test_the_order_of_videos_changes_no_metric(scores: Scores, seed: int) -> Non
     assert np.array_equal(confusion(shuffled), confusion(scores))
 
 
-@settings(deadline=None)
 @given(any_scores())
 def test_parquet_gives_back_what_it_took(scores: Scores) -> None:
     buffer = io.BytesIO()
@@ -123,7 +122,6 @@ def multi_label(draw: st.DrawFn) -> Scores:
     return Scores(tuple(f"{i}.avi" for i in range(videos)), labels, probs, names, multi)
 
 
-@settings(deadline=None)
 @given(multi_label())
 def test_average_precision_is_scikit_learns(scores: Scores) -> None:
     from sklearn.metrics import average_precision_score

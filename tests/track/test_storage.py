@@ -86,7 +86,7 @@ def test_the_url_of_a_bucket_opens_the_same_place(tmp_path: Path) -> None:
     assert Storage(storage.url).get("a") == b"1"
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False) | st.integers()))
 def test_numbers_come_back_exactly(tmp_path: Path, value: dict[str, float]) -> None:
     storage = Storage(tmp_path)

@@ -29,7 +29,7 @@ def test_a_checkpoint_loads_as_weights_only() -> None:
     assert (body["epoch"], body["step"], body["seed"]) == (1, 0, 0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(0.0, 1.0, exclude_max=True))
 def test_a_truncated_checkpoint_is_corrupt(share: float) -> None:
     with pytest.raises(CorruptCheckpoint):

@@ -51,7 +51,7 @@ def test_the_evaluation_canary() -> None:
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(batch_size=st.integers(1, 40), clips=st.integers(1, 3), crops=st.sampled_from(["center", "three"]))
 def test_a_score_is_the_mean_softmax_of_the_views_however_they_are_batched(
     batch_size: int, clips: int, crops: Crops

@@ -57,7 +57,7 @@ def test_resuming_after_any_update_changes_nothing(optimizer: str, accumulation:
         assert_same_end(whole, outcome(job, Kept(), state=state))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     stops=st.lists(st.integers(0, 3), min_size=1, max_size=3),
     every=st.integers(1, 3),

@@ -19,8 +19,9 @@ from retable.report.searching.tuning import footnote, tuning, why_not
 from retable.report.speeds import Speeds, median_of
 from retable.report.values import WORST_FIRST, Hole, Reader, Value
 from retable.study.config import Config
+from retable.study.metrics import STATIC_METRICS
 from retable.study.plan import Cell, Plan
-from retable.study.schema import STATIC_METRICS, Column, Row, Table
+from retable.study.schema import Column, Row, Table
 from retable.study.static import in_unit, static_counts
 from retable.track.records import RunRecord
 

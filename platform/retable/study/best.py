@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from retable.study.load import LoadedStudy
-from retable.study.schema import Column, Row, Search, Table
+from retable.study.schema import Column, Row, Table
+from retable.study.search_schema import Search
 from retable.study.tuned import Tuned
 
 TABLE, ROW = "search-best", "best"

@@ -9,9 +9,11 @@ from typing import Any
 
 from retable.study import cells as cells_of
 from retable.study.cells import Combine, Score
+from retable.study.metrics import RUN_METRICS
 from retable.study.problems import YamlPath
 from retable.study.resolve import Leaf, Leaves, Resolved, Unresolvable, leaves, overlay, profile_leaves, resolve
-from retable.study.schema import RUN_METRICS, Search, Study
+from retable.study.schema import Study
+from retable.study.search_schema import Search
 from retable.study.space import OutsideError, Point, SearchSpace
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from retable.study.schema import Space
+from retable.study.search_schema import Space
 
 Point = dict[str, Any]
 """Config paths to values: the paths of the space that are searched there, conditions considered."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import fmean, median
 
-from retable.study.schema import Scheduler
+from retable.study.search_schema import Scheduler
 
 LEAST_PEERS = 3
 """The median rule stops nobody before this many other trials have been heard at the same epoch."""

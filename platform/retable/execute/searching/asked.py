@@ -9,8 +9,8 @@ from typing import Any
 from retable.study.load import LoadedStudy
 from retable.study.problems import Problem, StudyError, nearest
 from retable.study.resolve import leaves
-from retable.study.schema import Budget
 from retable.study.search_faults import unfit
+from retable.study.search_schema import Budget
 from retable.study.searches import Hunt, row_hunts
 
 

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from retable.execute.searching.asha import Decision
 from retable.execute.searching.sampler import distribution
-from retable.study.schema import Budget
+from retable.study.search_schema import Budget
 from retable.study.space import Point, SearchSpace
 from retable.track.records import RunRecord
 from retable.track.storage import Storage

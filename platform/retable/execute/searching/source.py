@@ -19,9 +19,10 @@ from retable.execute.searching.asha import Decision, Decisions
 from retable.execute.searching.ledger import Curve, Ledger, recorded
 from retable.execute.searching.sampler import Proposals
 from retable.execute.tune import MAX_DEATHS, give_up
+from retable.study.metrics import STATIC_METRICS
 from retable.study.plan import RunSpec
 from retable.study.resolve import Unresolvable
-from retable.study.schema import STATIC_METRICS, Budget
+from retable.study.search_schema import Budget
 from retable.study.searches import Hunt, measured
 from retable.study.space import OutsideError, Point
 from retable.study.static import in_unit, static_counts

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from retable.report.searching.trials import best, curve
-from retable.study.schema import Space
+from retable.study.search_schema import Space
 from retable.study.searches import Hunt
 from retable.track.trials import TrialRecord
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from retable.study.schema import Objective, Search
+from retable.study.search_schema import Objective, Search
 from retable.study.searches import Hunt
 from retable.track.trials import TrialRecord, better, front
 
