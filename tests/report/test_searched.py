@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import statistics
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from retable.report.searching import trials as table_of_trials
 from retable.report.searching.figures import figures
 from retable.report.searching.searched import expected_best, figure_data
 from retable.report.style import encoded
@@ -85,3 +88,22 @@ def test_two_objectives_have_a_set_of_figures_each_and_no_best_so_far() -> None:
 
 def test_a_search_without_a_whole_trial_draws_what_there_is() -> None:
     assert set(figures(figure_data("s", HUNT, [TRIALS[6]], None))) == {"slice", "parallel"}
+
+
+def test_the_table_of_trials_fits_a_terminal_of_80_columns_without_broken_words() -> None:
+    out = Console(file=io.StringIO(), width=80)
+    out.print(table_of_trials.table(table_of_trials.document("s", HUNT, TRIALS)))
+    assert isinstance(out.file, io.StringIO)
+    first, head, row, *_ = out.file.getvalue().splitlines()
+    assert (first.split(), head.split()) == (
+        ["weight_"],
+        ["trial", "state", "top1", "attention", "lr", "decay", "reduction", "epochs"],
+    )
+    assert row.split() == ["0", "complete", "50.00", "none", "1e-05", "0", "9"]
+
+
+def test_settings_that_end_alike_are_told_apart_by_their_whole_paths() -> None:
+    point = {"model.dropout": 0.5, "recipe.dropout": 0.1, "recipe.lr": 0.1}
+    trials = [TrialRecord(0, "complete", point, (50.0,), "run0", "tpe", 9, 9)]
+    columns = table_of_trials.table(table_of_trials.document("s", HUNT, trials)).columns
+    assert [str(column.header) for column in columns][3:6] == ["model.dropout", "recipe.dropout", "lr"]

@@ -91,11 +91,12 @@ def lines(doc: dict[str, Any]) -> list[str]:
 
 
 def table(doc: dict[str, Any]) -> Table:
-    """The trials on a terminal."""
+    """The trials on a terminal. A setting's column says the last part of its path, in lines broken at underscores."""
     shown = Table(box=None, pad_edge=False, header_style="dim")
     paths = list(dict.fromkeys(path for t in doc["trials"] for path in t["point"]))
-    for head in ("trial", "state", *(o["metric"] for o in doc["objectives"]), *paths, "epochs", ""):
-        shown.add_column(head, overflow="fold")
+    for head in ("trial", "state", *(o["metric"] for o in doc["objectives"]), *_heads(paths), "epochs"):
+        shown.add_column(head, no_wrap="\n" not in head)
+    shown.add_column("", overflow="fold")
     for t in doc["trials"]:
         values = [f"{v:.2f}" for v in t["values"]] or [""] * len(doc["objectives"])
         point = [_word(t["point"][path]) if path in t["point"] else "" for path in paths]
@@ -103,6 +104,13 @@ def table(doc: dict[str, Any]) -> Table:
         mark = " *" if t["number"] in doc["best"] else ""
         shown.add_row(f"{t['number']}{mark}", t["state"], *values, *point, str(t["epochs"]), note)
     return shown
+
+
+def _heads(paths: list[str]) -> list[str]:
+    """``msl_\nposition`` for ``model.msl_position``; the whole path where two end alike."""
+    last = [path.rsplit(".", 1)[-1] for path in paths]
+    short = [end if last.count(end) == 1 else path for end, path in zip(last, paths, strict=True)]
+    return [head.replace("_", "_\n") for head in short]
 
 
 def _objective(goal: Objective) -> dict[str, str]:
