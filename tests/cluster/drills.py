@@ -194,8 +194,6 @@ def main() -> None:
             if chosen:
                 print(title, flush=True)
                 _on_one_cluster(Path(folder, title.split()[0]), chosen, table, known)
-    body = {"schema": 1, "machine": _machine(), "epochs": EPOCHS, "drills": known}
-    RESULT.write_text(json.dumps(body, indent=1) + "\n")
 
 
 def _on_one_cluster(
@@ -213,6 +211,8 @@ def _on_one_cluster(
                 continue
             known[drill.__name__] = {"what": drill.__doc__, **drill(site, folder / "shared", table)}
             print(f"  {drill.__name__}: {known[drill.__name__]}", flush=True)
+            body = {"schema": 1, "machine": _machine(), "epochs": EPOCHS, "drills": known}
+            RESULT.write_text(json.dumps(body, indent=1) + "\n")
 
 
 def _machine() -> str:

@@ -138,7 +138,7 @@ def test_the_head_runs_the_same_options_with_the_code_that_was_sent(
 ) -> None:
     monkeypatch.chdir(project)
     sent = submission("small.yaml", ("--rows", "s 3"), folder=project, variables={"NCCL_DEBUG": "INFO"})
-    words = shlex.split(sent.entrypoint)
+    words = shlex.split(sent.entrypoint.splitlines()[-1])
     assert words[:5] == ["exec", "python", "-m", "retable.cli", "run-submitted"]
     assert json.loads(words[6]) == nodes.versions()
     assert words[7:] == ["small.yaml", "--rows", "s 3"]
@@ -147,6 +147,27 @@ def test_the_head_runs_the_same_options_with_the_code_that_was_sent(
     (project / "platform/retable").mkdir(parents=True)
     (project / "platform/retable/cli.py").touch()
     assert sent.environment["PYTHONPATH"] == "platform"
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_head_whose_python_lacks_retable_says_so_and_what_to_do(
+    installed: bool, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    path = tmp_path / "bin"
+    path.mkdir()
+    if installed:
+        (path / "python").write_text(f'#!/bin/sh\nexec {sys.base_prefix}/bin/python3 -I -S "$@"\n')
+        (path / "python").chmod(0o755)
+    done = subprocess.run(
+        ["/bin/sh", "-c", submission("small.yaml", (), folder=project).entrypoint],
+        env={"PATH": str(path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 127
+    first = "No module named 'retable'" if installed else "not found"
+    which = str(path / "python") if installed else "none"
+    assert first in done.stderr
+    assert f"the head's python ({which}) cannot import retable; the error is above. Install it where" in done.stderr
 
 
 def test_folders_of_this_machine_and_faulty_studies_are_refused_before_anything_is_sent(project: Path) -> None:

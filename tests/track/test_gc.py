@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from retable.track.claims import Claim, Process
-from retable.track.gc import CACHE, CHECKPOINTS, LEFTOVERS, delete, garbage
+from retable.track.drivers import FORGOTTEN_SECONDS, Driver
+from retable.track.gc import CACHE, CHECKPOINTS, DRIVERS, LEFTOVERS, delete, garbage
 from retable.track.storage import Storage
 
 KEPT = ["attempts/0/claim.json", "attempts/0/released.json", "ckpt/best.1.pt", "ckpt/last.2.pt", "epochs/0.0.json"]
@@ -37,6 +39,7 @@ def test_superseded_checkpoints_leftovers_and_decoded_frames_are_found(storage: 
     assert garbage(storage, cache) == {
         CHECKPOINTS: {"runs/r/ckpt/last.1.pt": 20, "runs/r/ckpt/last.0.pt": 10, "runs/r/ckpt/best.0.pt": 80},
         LEFTOVERS: {"runs/r/ckpt/.last.3.pt.4242.0123abcd": 320},
+        DRIVERS: {},
         CACHE: {str(cache / "frames-a"): 640, str(cache / "frames-b"): 1280},
     }
 
@@ -79,5 +82,18 @@ def test_a_run_claimed_since_it_was_looked_at_is_left_alone(storage: Storage, tm
 
 def test_an_empty_storage_without_a_cache_has_nothing_to_free(tmp_path: Path) -> None:
     found = garbage(Storage(tmp_path / "store"), tmp_path / "cache")
-    assert found == {CHECKPOINTS: {}, LEFTOVERS: {}, CACHE: {}}
+    assert not any(found.values())
     assert delete(Storage(tmp_path / "store"), found) == 0
+
+
+def test_what_a_killed_driver_has_left_is_freed_and_a_living_one_is_left_alone(storage: Storage, cache: Path) -> None:
+    dead = {"drivers/far-7-1.00.beat.json": {"time": time.time() - FORGOTTEN_SECONDS - 1}}
+    dead |= {"drivers/far-7-1.00.stop.json": {"at": "some time"}, "drivers/far-8-1.00.stop.json": {"at": "some time"}}
+    for name, content in dead.items():
+        storage.put_json(name, content)
+    with Driver(storage, Process.this()) as driver:
+        driver.ask_to_stop()
+        found = garbage(storage, cache)
+        assert set(found[DRIVERS]) == set(dead)
+        delete(storage, found)
+        assert len(storage.names("drivers")) == 2

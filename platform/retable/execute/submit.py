@@ -30,6 +30,13 @@ ENVIRONMENT = {
     "RAY_worker_niceness": "0",
 }
 _CODE = Path("platform") / "retable" / "cli.py"
+_IMPORTABLE = """\
+python -c 'import retable.cli' || {
+  echo "the head's python ($(command -v python || echo none)) cannot import retable; the error is above. Install it" \\
+    "where Ray was started from (setup_commands of the cluster file), or submit from retable's checkout" >&2
+  exit 127
+}"""
+"""Shell: go on only where the command can begin at all."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Submission:
         mode = ["--check-only"] if self.check_only else []
         told = json.dumps(nodes.versions())
         words = ["python", "-m", "retable.cli", "run-submitted", "--from", told, *mode, self.study, *self.options]
-        return f"exec {shlex.join(words)}"
+        return f"{_IMPORTABLE}\nexec {shlex.join(words)}"
 
     @property
     def environment(self) -> dict[str, str]:

@@ -19,6 +19,9 @@ from retable.track.storage import Storage, StorageError, now
 PATIENCE_SECONDS = 2 * STALE_SECONDS
 """How long a new driver waits for what a lost one left running: Ray ends it within a minute, then its claim ages."""
 
+FORGOTTEN_SECONDS = 24 * 3600.0
+"""After so long without a beat a driver is dead, whatever the clocks of its host and this one say."""
+
 
 def _name(driver: Process, part: str) -> str:
     key = re.sub(r"[^\w.-]", "-", f"{driver.host}-{driver.pid}-{driver.started:.2f}")
@@ -66,6 +69,18 @@ def seen(storage: Storage, driver: Process) -> bool:
 def asked_to_stop(storage: Storage, driver: Process) -> bool:
     """Whether the driver wants its runs to save and stop."""
     return storage.exists(_name(driver, "stop"))
+
+
+def forgotten(storage: Storage) -> dict[str, int]:
+    """What killed drivers have left, with its bytes."""
+    sizes = storage.sizes("drivers")
+    beats = {name: storage.get_json(name) for name in sizes if name.endswith(".beat.json")}
+    alive = [
+        name.removesuffix("beat.json")
+        for name, beat in beats.items()
+        if beat is not None and time.time() - float(beat["time"]) < FORGOTTEN_SECONDS
+    ]
+    return {name: size for name, size in sizes.items() if not name.startswith(tuple(alive))}
 
 
 def outwait(

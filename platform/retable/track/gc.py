@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path, PurePosixPath
 
 from retable.track.claims import holder
+from retable.track.drivers import forgotten
 from retable.track.storage import Storage
 
 CACHE = "decoded frames (made again when needed)"
 CHECKPOINTS = "checkpoints superseded by a later attempt"
 LEFTOVERS = "leftovers of interrupted writes"
+DRIVERS = "heartbeats of drivers that were killed (none for a day)"
 
 
 def garbage(storage: Storage, cache: Path) -> dict[str, dict[str, int]]:
@@ -19,7 +21,7 @@ def garbage(storage: Storage, cache: Path) -> dict[str, dict[str, int]]:
     Runs that somebody trains now are left alone, and while there are any, so are the decoded frames that they read.
     Optical flow always is: it may have taken days.
     """
-    found: dict[str, dict[str, int]] = {CHECKPOINTS: {}, LEFTOVERS: {}, CACHE: {}}
+    found: dict[str, dict[str, int]] = {CHECKPOINTS: {}, LEFTOVERS: {}, DRIVERS: forgotten(storage), CACHE: {}}
     held = False
     for run_id in storage.run_ids():
         if holder(storage, run_id) is not None:
@@ -42,7 +44,7 @@ def delete(storage: Storage, found: dict[str, dict[str, int]]) -> int:
         for name, size in items.items():
             if kind == CACHE:
                 shutil.rmtree(name, ignore_errors=True)
-            elif holder(storage, PurePosixPath(name).parts[1]) is not None:
+            elif kind != DRIVERS and holder(storage, PurePosixPath(name).parts[1]) is not None:
                 continue
             else:
                 storage.delete(name)
