@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,7 +88,7 @@ def test_an_empty_storage_without_a_cache_has_nothing_to_free(tmp_path: Path) ->
 
 
 def test_what_a_killed_driver_has_left_is_freed_and_a_living_one_is_left_alone(storage: Storage, cache: Path) -> None:
-    dead = {"drivers/far-7-1.00.beat.json": {"time": time.time() - FORGOTTEN_SECONDS - 1}}
+    dead: dict[str, Any] = {"drivers/far-7-1.00.beat.json": {"time": time.time() - FORGOTTEN_SECONDS - 1}}
     dead |= {"drivers/far-7-1.00.stop.json": {"at": "some time"}, "drivers/far-8-1.00.stop.json": {"at": "some time"}}
     for name, content in dead.items():
         storage.put_json(name, content)
