@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retable.data import cache
+from retable.data import PIPELINE_SEMANTICS, cache
 from retable.data.decode import decode_all
 from retable.data.errors import DiskFull
 from retable.data.manifest import Manifest, open_dataset
@@ -72,9 +73,23 @@ def test_what_a_killed_builder_left_is_swept_away(dataset: Manifest, tmp_path: P
     (built,) = tmp_path.glob("frames-*-24")
     left = built.with_suffix(f".{socket.gethostname()}.{2**22 + 1}.tmp")  # above the largest process id
     built.rename(left)
+    mine = built.with_suffix(f".{socket.gethostname()}.{os.getpid()}.tmp")  # of one that had this number before
+    mine.mkdir()
     cache.open_frames(dataset, paths(dataset), 24, tmp_path)
     assert built.is_dir()
     assert not left.exists()
+    assert not mine.exists()
+
+
+@pytest.mark.parametrize("limit", [10**9, 0], ids=["frames", "counts"])
+def test_what_another_pipeline_has_decoded_is_not_read(
+    limit: int, dataset: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.open_frames(dataset, paths(dataset), 24, tmp_path, limit=limit)
+    before = {path.name for path in tmp_path.iterdir()}
+    monkeypatch.setattr(cache, "PIPELINE_SEMANTICS", PIPELINE_SEMANTICS + 1)
+    cache.open_frames(dataset, paths(dataset), 24, tmp_path, limit=limit)
+    assert {path.name for path in tmp_path.iterdir()} > before
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

@@ -1,7 +1,8 @@
 """Decoded frames of a small dataset in one memory map, built once and shared by all runs and processes.
 
 A cache is a folder ``<cache_dir>/frames-<key>-<short side>`` holding ``frames.u8`` (all frames of all videos, raw RGB)
-and ``index.json``. It is written beside its final name and renamed, so that it exists whole or not at all.
+and ``index.json``; the key is of the videos' content and of the pipeline's semantics. It is written beside its final
+name and renamed, so that it exists whole or not at all.
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,10 +20,11 @@ from typing import BinaryIO, Protocol
 import av
 import numpy as np
 
+from retable.data import PIPELINE_SEMANTICS
 from retable.data.clips import Clips, current_clips
 from retable.data.decode import Frames, count_frames, decode_all, read_frames, target_size
 from retable.data.errors import DamagedVideo, DatasetError, DiskFull
-from retable.data.files import in_turn, sweep
+from retable.data.files import in_turn, made
 from retable.data.imagefolder import frame_files
 from retable.data.manifest import Manifest, content_key
 from retable.data.packed import open_pack
@@ -139,7 +139,7 @@ def open_frames(
         DiskFull: the cache does not fit on the disk.
     """
     _refuse_enlarging(manifest.name, short_side)
-    key = content_key(manifest, paths)
+    key = f"v{PIPELINE_SEMANTICS}-{content_key(manifest, paths)}"
     folder = cache_dir / f"frames-{key}-{short_side}"
     if (folder / "index.json").is_file():
         return _load(folder)
@@ -233,12 +233,9 @@ def _decoder(manifest: Manifest, clips: Clips | None, short_side: int) -> Callab
 
 
 def _build(decode: Callable[[str], Frames], paths: Sequence[str], folder: Path, progress: Progress | None) -> None:
-    sweep(folder)
-    temporary = folder.with_suffix(f".{socket.gethostname()}.{os.getpid()}.tmp")
-    temporary.mkdir()
-    try:
-        videos: dict[str, tuple[int, int, int, int]] = {}
-        damaged: dict[str, str] = {}
+    videos: dict[str, tuple[int, int, int, int]] = {}
+    damaged: dict[str, str] = {}
+    with made(folder) as temporary:
         with (temporary / "frames.u8").open("wb") as file:
             for path, decoded in _decoded(decode, paths, progress):
                 if isinstance(decoded, DamagedVideo):
@@ -250,12 +247,6 @@ def _build(decode: Callable[[str], Frames], paths: Sequence[str], folder: Path, 
             file.flush()
             os.fsync(file.fileno())
         (temporary / "index.json").write_text(json.dumps({"schema": 1, "videos": videos, "damaged": damaged}))
-        temporary.rename(folder)
-    except OSError:
-        if not (folder / "index.json").is_file():  # else another builder, on a disk without locks, was first
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _append(file: BinaryIO, frames: Frames) -> None:

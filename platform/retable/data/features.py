@@ -12,8 +12,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,7 @@ from torch import Tensor
 from retable.data import PIPELINE_SEMANTICS
 from retable.data.config import Data, Protocol
 from retable.data.errors import DataError, DatasetError, DiskFull
-from retable.data.files import in_turn, sweep
+from retable.data.files import in_turn, made
 from retable.data.layouts import Subset
 from retable.data.loader import Batch, RunData, epoch_rows, mirror_drawn
 from retable.data.samples import view_drawn
@@ -127,25 +125,19 @@ def _place(kind: str, source: Source, views: Views, cache_dir: Path) -> tuple[di
 
 
 def _build(folder: Path, told: Mapping[str, Any], write: Write) -> None:
-    sweep(folder)
-    temporary = folder.with_name(f"{folder.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        with (temporary / "array.bin").open("wb") as file:
-            shape = write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        (temporary / "index.json").write_text(json.dumps({"schema": 1, "of": told, "shape": shape}), encoding="utf-8")
-        temporary.rename(folder)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    with made(folder) as temporary:
+        try:
+            with (temporary / "array.bin").open("wb") as file:
+                shape = write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            index = json.dumps({"schema": 1, "of": told, "shape": shape})
+            (temporary / "index.json").write_text(index, encoding="utf-8")
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
             needed = sum(f.stat().st_size for f in temporary.iterdir())
             raise DiskFull(folder.parent, needed, f"features of run {told['parent']}, at least") from error
-        if not (folder / "index.json").is_file():  # else another builder, on a disk without locks, was first
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _mapped(folder: Path, told: Mapping[str, Any], dtype: type[np.generic]) -> NDArray[Any]:

@@ -57,7 +57,25 @@ def in_turn(lock: Path) -> Iterator[None]:
         yield
 
 
-def sweep(folder: Path) -> None:
+@contextlib.contextmanager
+def made(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which is ``folder`` at the end: there whole, or not at all. What killed processes left goes."""
+    _sweep(folder)
+    temporary = folder.with_name(f"{folder.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that had this number before
+    temporary.mkdir()
+    try:
+        yield temporary
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process, on a disk without locks, was first
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
     """Remove folders ``<folder>.<host>.<process>.tmp`` that killed processes of this host left behind."""
     for left in folder.parent.glob(f"{folder.name}.*.tmp"):
         if left_behind(left.name):
