@@ -139,6 +139,14 @@ def test_kinetics_names_the_column_it_lacks(tmp_path: Path) -> None:
         layouts.layout_of("kinetics400").read(tmp_path, 1)
 
 
+@pytest.mark.parametrize(("times", "says"), [("1,", "'1' and time_end ''"), ("x,2", "'x'"), ("1", "None")])
+def test_kinetics_names_the_line_whose_times_are_none(tmp_path: Path, times: str, says: str) -> None:
+    kinetics(tmp_path, "")
+    (tmp_path / "val.csv").write_text(f"label,youtube_id,time_start,time_end\nwave,aaaaaaaaaaa,{times}\n")
+    with pytest.raises(DatasetError, match=rf"val\.csv:2: time_start .*{says}.* must be seconds"):
+        layouts.layout_of("kinetics400").read(tmp_path, 1)
+
+
 @pytest.mark.parametrize(("dataset", "folder"), [("hmdb51", "hmdb51_org"), ("jhmdb", "ReCompressed_Videos")])
 def test_hmdb51_and_jhmdb_read_coded_lists_and_group_by_source(tmp_path: Path, dataset: str, folder: str) -> None:
     files = [f"Film_{k}_wave_u_cm_np1_fr_med_0.avi" for k in range(3)]

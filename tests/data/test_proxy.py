@@ -172,6 +172,27 @@ def test_a_full_disk_keeps_what_is_recorded_and_the_next_try_goes_on(
     assert names == {"pack.json", "index.parquet", "listing.json", *(f"videos-{k:05d}.bin" for k in range(6))}
 
 
+@pytest.mark.parametrize("left", [7, None], ids=["cut off", "gone"])
+def test_a_file_that_has_lost_what_is_recorded_of_it_is_not_gone_on_with(
+    left: int | None, dataset: Manifest, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(done: int, of: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(growing, "PART", 1)
+    with pytest.raises(KeyboardInterrupt):
+        made(dataset, index, tmp_path / "p", shard_bytes=1, progress=broken_off)
+    shard = tmp_path / "p.partial" / "videos-00001.bin"
+    content = shard.read_bytes()
+    shard.unlink()
+    if left is not None:
+        shard.write_bytes(content[:left])
+    whole = f"{len(content):,}"
+    with pytest.raises(DatasetError, match=rf"videos-00001.bin has {left or 0} of the {whole} bytes .*: remove"):
+        made(dataset, index, tmp_path / "p", shard_bytes=1)
+
+
 def test_a_disk_that_is_too_small_is_said_before_anything_is_encoded(
     dataset: Manifest, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,9 +25,17 @@ def many(crop: Any, height: int = 256, width: int = 340, size: int = 224, **sett
     return [train_window(height, width, size, augment, Draw.of(rng), TSN) for _ in range(2000)]
 
 
-@given(height=st.integers(16, 60), width=st.integers(16, 60), crop=st.sampled_from(CROPS), draw=draws)
-def test_a_window_lies_inside_for_every_draw(height: int, width: int, crop: Any, draw: Draw) -> None:
-    top, left, tall, wide = train_window(height, width, 16, Augment(crop=crop), draw, TSN)
+@given(
+    height=st.integers(16, 60),
+    width=st.integers(16, 60),
+    crop=st.sampled_from(CROPS),
+    jitter=st.sampled_from([(1.0, 1.25), (0.5, 1.0)]),
+    draw=draws,
+)
+def test_a_window_lies_inside_for_every_draw(
+    height: int, width: int, crop: Any, jitter: tuple[float, float], draw: Draw
+) -> None:
+    top, left, tall, wide = train_window(height, width, 16, Augment(crop=crop, jitter=jitter), draw, TSN)
     assert tall >= 1
     assert wide >= 1
     assert 0 <= top <= height - tall

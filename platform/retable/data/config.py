@@ -97,8 +97,9 @@ class Augment(Frozen):
 
     ``crop``: ``random`` and ``center`` cut ``clip.size`` pixels. The others cut a window and resize it to that:
     ``multi_scale`` at a corner or the centre, its height and width from ``scales``, at most one scale apart (TSN);
-    ``jitter`` as if the short side had been resized by a factor between the two of ``jitter`` (SlowFast, TPN); ``area``
-    a share of the frame's area, between the two of ``area``, with an aspect ratio from 3:4 to 4:3 (Inception).
+    ``jitter`` as if the short side had been resized by a factor between the two of ``jitter`` (SlowFast, TPN), at most
+    the whole of it; ``area`` a share of the frame's area, between the two of ``area``, with an aspect ratio from 3:4 to
+    4:3 (Inception).
 
     ``flip``, p = 0.5: ``swap_labels`` as the dataset's layout says (then "left" is "right"; no flip where a mirror
     image is of no class); ``plain`` whatever the layout says, labels kept; ``off`` never.

@@ -1,4 +1,4 @@
-"""A pack that grows video by video: what is written is recorded every few videos, and a broken-off one grows on."""
+"""A pack of encoded videos that grows: what is written is recorded every few videos, a broken-off one grows on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from retable.data.errors import DatasetError
 from retable.data.examine import Entry
 from retable.data.index import read_parquet
 from retable.data.indexing import put_table
 from retable.data.mirror import Shard
-from retable.data.records import Place, as_file, index_row
+from retable.data.records import Place, index_row
 from retable.data.unfinished import shard_name
 
 PART = 32
@@ -23,7 +24,11 @@ _ROWS = "rows-"
 
 
 class Growing:
-    """Records into files, one after the other. ``done``: paths of the videos that are written."""
+    """Records into files, one after the other. ``done``: paths of the videos that are written.
+
+    Raises:
+        DatasetError: a file has lost some of what is recorded of it.
+    """
 
     def __init__(self, folder: Path, shard_bytes: int) -> None:
         self._folder, self._shard_bytes = folder, shard_bytes
@@ -33,8 +38,19 @@ class Growing:
         self._recorded = len(self._rows)
         self.done = {row["path"] for row in self._rows}
         self._shard = max((row["shard"] for row in self._rows), default=0)
-        ends = [row["offset"] + row["bytes"] for row in self._rows if row["shard"] == self._shard]
-        self._file = self._open(max(ends, default=0))
+        self._file = self._open(self._whole())
+
+    def _whole(self) -> int:
+        """Bytes of the last file that are recorded."""
+        ends: dict[int, int] = {}
+        for row in self._rows:
+            ends[row["shard"]] = max(ends.get(row["shard"], 0), row["offset"] + row["bytes"])
+        for shard, end in ends.items():
+            file = self._folder / shard_name(shard)
+            size = file.stat().st_size if file.is_file() else 0
+            if size < end:
+                raise DatasetError(f"{file} has {size:,} of the {end:,} bytes that were written: remove {self._folder}")
+        return ends.get(self._shard, 0)
 
     def _open(self, size: int) -> BinaryIO:
         """The file that is written to, without what was not recorded."""
@@ -52,7 +68,7 @@ class Growing:
             self._file = self._open(0)
         place = Place(entry.path, self._shard, self._file.tell(), len(record))
         append(self._file, record)
-        self._rows.append(index_row(entry, place, whole_file=as_file(Path(entry.path), entry)))
+        self._rows.append(index_row(entry, place, whole_file=False))
         self.done.add(entry.path)
         if len(self._rows) - self._recorded >= PART:
             self._record()

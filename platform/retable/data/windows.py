@@ -53,7 +53,7 @@ def train_window(
         case "jitter":
             low, high = augment.jitter
             side = round(size / (low + draw.scale * (high - low)))
-            tall = wide = max(1, side)
+            tall = wide = min(max(1, side), height, width)
         case "area":
             tall, wide = _share(height, width, augment.area, draw)
         case "random":

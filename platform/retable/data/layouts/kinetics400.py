@@ -75,4 +75,13 @@ def _rows(root: Path, name: str) -> list[dict[str, str]]:
         missing = _COLUMNS - set(reader.fieldnames or ())
         if missing:
             raise DatasetError(f"{path} lacks the column {', '.join(sorted(missing))}")
-        return list(reader)
+        return [_timed(row, f"{path}:{reader.line_num}") for row in reader]
+
+
+def _timed(row: dict[str, str], place: str) -> dict[str, str]:
+    try:
+        _stems(row)
+    except (TypeError, ValueError) as error:
+        times = f"time_start {row['time_start']!r} and time_end {row['time_end']!r}"
+        raise DatasetError(f"{place}: {times} must be seconds") from error
+    return row
