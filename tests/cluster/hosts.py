@@ -192,8 +192,8 @@ class Lan:
         return Host(name, ip, pid, process)
 
     def _files(self, boot: Path, names: Mapping[str, str], bashrc: str) -> None:
-        (boot / "home" / ".ssh").mkdir(parents=True)
-        (boot / "ssh").mkdir()
+        (boot / "home" / ".ssh").mkdir(parents=True, exist_ok=True)  # a host may be booted again
+        (boot / "ssh").mkdir(exist_ok=True)
         (boot / "home" / ".bashrc").write_text(bashrc)
         (boot / "ssh" / "sshd_config").write_text(SSHD)
         (boot / "ssh" / "host_key").write_bytes((self.folder / "host_key").read_bytes())

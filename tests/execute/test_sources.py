@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,3 +44,24 @@ def test_every_run_of_a_graph_is_handed_out_once_after_its_parents(edges: dict[i
         source.ended(run, ok=True)
     assert sorted(order) == sorted(graph)
     assert all(order.index(p) < order.index(run) for run, parents in graph.items() for p in parents)
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=12), st.integers(4, 8), st.randoms())
+def test_runs_of_several_workers_start_in_their_turn_and_never_more_than_fit(
+    sizes: list[int], room: int, rng: Any
+) -> None:
+    asked = {str(k): size for k, size in enumerate(sizes)}
+    source = PlanSource(dict.fromkeys(asked, ()), lambda runs: sum(asked[run] for run in runs) <= room)
+    running: list[str] = []
+    order: list[str] = []
+    while len(order) < len(asked) or running:
+        run = source.next() if len(order) < len(asked) else None
+        if run is not None:
+            running.append(run)
+            order.append(run)
+            assert sum(asked[r] for r in running) <= room
+        else:
+            following = asked.get(str(len(order)), room)
+            assert sum(asked[r] for r in running) + following > room, "room is left"
+            source.ended(running.pop(rng.randrange(len(running))), ok=rng.random() < 0.5)
+    assert order == list(asked)

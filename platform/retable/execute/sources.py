@@ -1,8 +1,8 @@
-"""What Ray Tune runs next. One thin Searcher; behind it a source: the plan (later also Optuna's ask and tell)."""
+"""What Ray Tune runs next. One thin Searcher; behind it a source: a plan, or a search."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from ray.tune.search import Searcher
@@ -28,9 +28,17 @@ class Supply(Source, Protocol):
 
 
 class PlanSource:
-    """Hands out the runs of a plan in order, parents before children; a dead parent's children are not handed out."""
+    """Hands out the runs of a plan in order, parents before children; a dead parent's children are not handed out.
 
-    def __init__(self, parents: Mapping[str, tuple[str, ...]]):
+    ``fits`` says whether so many runs fit at once. The first one that could start and does not fit holds up those
+    behind it: a large run would otherwise wait until all small ones are done.
+    """
+
+    def __init__(
+        self, parents: Mapping[str, tuple[str, ...]], fits: Callable[[Collection[str]], bool] = lambda runs: True
+    ):
+        self._fits = fits
+        self._running: set[str] = set()
         self._waiting = dict(parents)
         self._open: set[str] = set(parents)
         self._dead: set[str] = set()
@@ -42,7 +50,10 @@ class PlanSource:
                 self._dead.add(run_id)
                 self._open.discard(run_id)
             elif not any(p in self._open for p in parents):
+                if self._running and not self._fits({*self._running, run_id}):
+                    return None
                 del self._waiting[run_id]
+                self._running.add(run_id)
                 return run_id
         if not self._waiting:
             raise StopIteration
@@ -50,6 +61,7 @@ class PlanSource:
 
     def ended(self, run_id: str, ok: bool) -> None:
         self._open.discard(run_id)
+        self._running.discard(run_id)
         if not ok:
             self._dead.add(run_id)
 

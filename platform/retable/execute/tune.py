@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -167,7 +167,7 @@ def execute_supply(supply: Supply, watch: Watcher) -> Endings:
     endings = Endings()
     while True:
         searcher = SupplySearcher(supply)
-        if _tuned(searcher, {}, None, endings, watch):
+        if _tuned(searcher, {}, endings, watch):
             return endings
         for run_id in searcher.runs.values():
             supply.ended(run_id, ok=False)  # those that have ended it knows already
@@ -176,9 +176,10 @@ def execute_supply(supply: Supply, watch: Watcher) -> Endings:
 def _fit(
     orders: Mapping[str, Order], endings: Endings, watch: Watcher, stopping: Callable[[], bool], *, alone: bool
 ) -> None:
-    searcher = PlanSearcher(PlanSource({k: tuple(p for p in o.parents if p in orders) for k, o in orders.items()}))
+    parents = {k: tuple(p for p in o.parents if p in orders) for k, o in orders.items()}
+    searcher = PlanSearcher(PlanSource(parents, (lambda runs: False) if alone else _fits(orders)))
     searcher.stopping = stopping
-    if not _tuned(searcher, orders, 1 if alone else _concurrency(list(orders.values())), endings, watch):
+    if not _tuned(searcher, orders, endings, watch):
         for run_id in set(searcher.runs.values()) - set(endings.outcome):
             endings.deaths[run_id] = endings.deaths.get(run_id, 0) + 1
 
@@ -186,7 +187,6 @@ def _fit(
 def _tuned(
     searcher: SourceSearcher,
     orders: Mapping[str, Order],
-    concurrency: int | None,
     endings: Endings,
     watch: Watcher,
 ) -> bool:
@@ -202,7 +202,6 @@ def _tuned(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1,
-            max_concurrent_trials=concurrency,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -224,9 +223,25 @@ def _tuned(
 
 def room(order: Order) -> int:
     """How many runs such as this one fit at once."""
-    have, each = _have(), order.resources
-    asked = {"CPU": each.cpus_per_worker * order.workers, "GPU": each.gpus_per_worker * order.workers}
-    return max(1, min(int(have.get(kind, 0.0) // n) for kind, n in asked.items() if n))
+    have = _have()
+    return max(1, min(int(have.get(kind, 0.0) // n) for kind, n in _asked(order).items() if n))
+
+
+def _fits(orders: Mapping[str, Order]) -> Callable[[Collection[str]], bool]:
+    """Whether runs fit at once. Tune sees that itself, but not what the workers hold that a run starts."""
+    if all(order.workers == 1 for order in orders.values()):
+        return lambda runs: True
+
+    def fits(runs: Collection[str]) -> bool:
+        have, asked = _have(), [_asked(orders[run]) for run in runs]
+        return all(sum(each[kind] for each in asked) <= have.get(kind, 0.0) + 1e-6 for kind in ("CPU", "GPU"))
+
+    return fits
+
+
+def _asked(order: Order) -> dict[str, float]:
+    each = order.resources
+    return {"CPU": each.cpus_per_worker * order.workers, "GPU": each.gpus_per_worker * order.workers}
 
 
 def _have() -> dict[str, float]:
@@ -248,21 +263,7 @@ def _resources(order: Order) -> tune.PlacementGroupFactory:
     if order.workers > 1:
         # Its workers hold the CPUs and GPUs; with CPUs of its own it could wait for ever.
         return tune.PlacementGroupFactory([{"memory": 1e6}])
-    asked = {"CPU": order.resources.cpus_per_worker, "GPU": order.resources.gpus_per_worker}
-    return tune.PlacementGroupFactory([{kind: n for kind, n in asked.items() if n}])
-
-
-def _concurrency(orders: Sequence[Order]) -> int | None:
-    """Tune does not see what a trial's own workers hold, so it must not start more trials than fit."""
-    have = _have()
-    room = [
-        int(have.get(kind, 0.0) // (each * order.workers))
-        for order in orders
-        if order.workers > 1
-        for kind, each in (("CPU", order.resources.cpus_per_worker), ("GPU", order.resources.gpus_per_worker))
-        if each
-    ]
-    return max(1, min(room)) if room else None
+    return tune.PlacementGroupFactory([{kind: n for kind, n in _asked(order).items() if n}])
 
 
 def give_up(order: Order, storage: Storage) -> tuple[str, str]:
