@@ -147,6 +147,39 @@ def test_kinetics_names_the_line_whose_times_are_none(tmp_path: Path, times: str
         layouts.layout_of("kinetics400").read(tmp_path, 1)
 
 
+def test_a_list_that_a_spreadsheet_has_saved_is_read(tmp_path: Path) -> None:
+    kinetics(tmp_path, "")
+    for file in (tmp_path / "annotations/train.csv", tmp_path / "val.csv"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert len(layouts.layout_of("kinetics400").read(tmp_path, 1).items) == 3
+
+
+def test_a_list_that_is_not_utf_8_is_named_with_the_line(tmp_path: Path) -> None:
+    kinetics(tmp_path, "")
+    (tmp_path / "val.csv").write_bytes(
+        "label,youtube_id,time_start,time_end\ndébut,aaaaaaaaaaa,1,2\n".encode("latin-1")
+    )
+    with pytest.raises(DatasetError, match=r"val\.csv:2: not UTF-8 \(byte 0xe9\)"):
+        layouts.layout_of("kinetics400").read(tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[{]", r"train\.json: Invalid JSON"),
+        ('[{"id": "7"}]', r"train\.json\[0\]\['template'\]: Field required"),
+        ('{"7": "Opening"}', r"train\.json: Input should be a valid array"),
+    ],
+)
+def test_something_v2_names_the_place_in_a_list_that_it_cannot_read(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/labels.json").write_text('{"Opening something": "0"}')
+    (tmp_path / "labels/train.json").write_text(content)
+    with pytest.raises(DatasetError, match=says):
+        layouts.layout_of("something_v2").read(tmp_path, 1)
+
+
 @pytest.mark.parametrize(("dataset", "folder"), [("hmdb51", "hmdb51_org"), ("jhmdb", "ReCompressed_Videos")])
 def test_hmdb51_and_jhmdb_read_coded_lists_and_group_by_source(tmp_path: Path, dataset: str, folder: str) -> None:
     files = [f"Film_{k}_wave_u_cm_np1_fr_med_0.avi" for k in range(3)]

@@ -161,15 +161,30 @@ def find_folder(root: Path, candidates: tuple[str, ...], what: str) -> Path:
     raise DatasetError(f"{what}: none of {', '.join(candidates)} is a folder in {root}")
 
 
+def read_text(path: Path) -> str:
+    """A list file's text; a byte order mark, which spreadsheets write, is not part of it.
+
+    Raises:
+        DatasetError: it is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DatasetError(
+            f"{path}:{line}: not UTF-8 (byte 0x{error.object[error.start]:02x}): save it as that"
+        ) from error
+
+
 def read_lines(path: Path) -> list[str]:
     """Non-empty lines of a list file, stripped.
 
     Raises:
-        DatasetError: the file is not there.
+        DatasetError: the file is not there, or not UTF-8.
     """
     if not path.is_file():
         raise DatasetError(f"list file {path} is missing")
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def random_split(items: Iterable[Item], split: int, share: float = 0.7) -> tuple[Item, ...]:

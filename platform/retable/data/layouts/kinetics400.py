@@ -9,10 +9,11 @@ The validation set is what papers report on: it is our test subset.
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 from retable.data.errors import DatasetError
-from retable.data.layouts import VIDEO_SUFFIXES, FlipRule, Item, Listing, Subset
+from retable.data.layouts import VIDEO_SUFFIXES, FlipRule, Item, Listing, Subset, read_text
 
 NUM_CLASSES = 400
 SPLITS = (1,)
@@ -70,12 +71,11 @@ def _rows(root: Path, name: str) -> list[dict[str, str]]:
     path = next((p for p in places if p.is_file()), None)
     if path is None:
         raise DatasetError(f"Kinetics list is missing: looked for {' and '.join(map(str, places))}")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = _COLUMNS - set(reader.fieldnames or ())
-        if missing:
-            raise DatasetError(f"{path} lacks the column {', '.join(sorted(missing))}")
-        return [_timed(row, f"{path}:{reader.line_num}") for row in reader]
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    missing = _COLUMNS - set(reader.fieldnames or ())
+    if missing:
+        raise DatasetError(f"{path} lacks the column {', '.join(sorted(missing))}")
+    return [_timed(row, f"{path}:{reader.line_num}") for row in reader]
 
 
 def _timed(row: dict[str, str], place: str) -> dict[str, str]:

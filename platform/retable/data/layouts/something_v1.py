@@ -6,10 +6,11 @@ The test labels are not public: papers report on the validation set, which is ou
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 from retable.data.errors import DatasetError
-from retable.data.layouts import Item, Listing, Subset, find_folder
+from retable.data.layouts import Item, Listing, Subset, find_folder, read_text
 from retable.data.layouts.something_v2 import flip
 
 NUM_CLASSES = 174
@@ -60,8 +61,8 @@ def _rows(root: Path, name: str, *, columns: int) -> list[list[str]]:
     path = _find(root, name)
     if path is None:
         raise DatasetError(f"list file is missing: looked for {' and '.join(map(str, _places(root, name)))}")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(file, delimiter=";") if row]
+    lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=";")
+    rows = [[cell.strip() for cell in row] for row in lines if row]
     for row in rows:
         if len(row) != columns:
             raise DatasetError(f"{path}: a line must have {columns} fields with ';' between, but one is {row}")

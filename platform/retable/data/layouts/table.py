@@ -8,11 +8,12 @@ must keep together; default: the video itself).
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
 from retable.data.errors import DatasetError
-from retable.data.layouts import RANDOM_SPLITS, Item, Listing, Subset, random_split
+from retable.data.layouts import RANDOM_SPLITS, Item, Listing, Subset, random_split, read_text
 from retable.data.layouts.folder import flip
 
 NUM_CLASSES = None
@@ -60,8 +61,7 @@ def _rows(root: Path) -> tuple[Path, list[dict[str, Any]]]:
 
 
 def _csv(path: Path) -> list[dict[str, Any]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file))
+    return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
 
 
 def _parquet(path: Path) -> list[dict[str, Any]]:
