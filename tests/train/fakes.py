@@ -78,8 +78,9 @@ class Blobs:
         views = [
             (video, view) for video in range(rank, self.counts[subset], world) for view in range(protocol.clips * crops)
         ]
-        for first in range(0, len(views), batch_size):
-            chunk = views[first : first + batch_size]
+        size = max(1, batch_size // crops) * crops  # the crops of a clip stay together
+        for first in range(0, len(views), size):
+            chunk = views[first : first + size]
             clips = [self._frames(subset, video, (view,) if view else ()) for video, view in chunk]
             yield _batch(clips, [video for video, _ in chunk], [crops == 10 and view % 2 == 1 for _, view in chunk])
 

@@ -77,6 +77,22 @@ def test_reading_is_no_part_of_a_videos_latency(clock: Clock, monkeypatch: pytes
     assert (found["videos"], found["views"], found["batch"]) == (3, 6, 3)
 
 
+def test_a_video_whose_views_come_at_once_is_one_video(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Whole(Blobs):
+        """As features come: every batch has all views of its videos."""
+
+        def eval_batches(self, subset: Any, protocol: Protocol, batch_size: int, **ranks: int) -> Iterator[Batch]:
+            return super().eval_batches(subset, protocol, protocol.clips, **ranks)
+
+    def slow(*args: Any) -> torch.Tensor:
+        clock.now += 0.25
+        return torch.zeros(1)
+
+    monkeypatch.setattr(speed, "probabilities", slow)
+    found = speed.measure("ms_per_video", make_job().config, Whole(test=4), Protocol(clips=2))
+    assert found["ms_per_video"] == pytest.approx(250.0)
+
+
 def test_random_weights_leave_the_processs_random_states_alone() -> None:
     before = torch.get_rng_state()
     speed.measure("ms_per_video", make_job().config, Blobs(test=2), Protocol())

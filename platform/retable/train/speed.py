@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import groupby, islice
 
 import torch
 import torch.distributed as dist
@@ -105,10 +105,9 @@ def _latency(model: nn.Module, data: RunData, protocol: Protocol, place: torch.d
 
 
 def _by_video(data: RunData, protocol: Protocol) -> Iterator[list[Batch]]:
-    """The clips of one video after the other, each with its crops."""
-    batches = iter(data.eval_batches("test", protocol, 1))
-    while clips := list(islice(batches, protocol.clips)):
-        yield clips
+    """What there is of one video after the other: its clips, each with its crops, or all of its features at once."""
+    for _, parts in groupby(data.eval_batches("test", protocol, 1), key=lambda part: int(part.videos[0])):
+        yield list(parts)
 
 
 def _together(world: int) -> float:
