@@ -3,16 +3,17 @@
 Run: retable run studies/stidf.yaml --cpus 1 (and so on for each study), then
      python benchmarks/laptop_studies.py [--storage FOLDER] [--data FOLDER], which writes
      benchmarks/results/laptop_studies.json.
-Trains nothing: a study that has not been run whole says how many of its runs are missing. ``wall_minutes`` is from the
-first run's start to the last one's end, with everything between them, so it holds for a study that was run in one go.
+Trains nothing: a study that has not been run whole says how many of its runs are missing. ``wall_minutes`` are those
+in which at least one of its runs was carried out; generating datasets and optical flow come before the first one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -91,12 +92,19 @@ def cost(workspace: Workspace, study: str, seeds: Sequence[int]) -> Cost:
         over_limit=sum(seconds > CPU_LIMIT for seconds in spent.values()),
         seconds_max=max((end - start for start, end in spans.values()), default=None),
         cpu_minutes=sum(spent.values()) / 60,
-        wall_minutes=(max(end for _, end in spans.values()) - min(start for start, _ in spans.values())) / 60
-        if spans
-        else None,
+        wall_minutes=covered(spans.values()) / 60 if spans else None,
         cells=cells,
         holes=holes,
     )
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """The length of the union of intervals."""
+    total, until = 0.0, -math.inf
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
 
 
 def views(protocol: Protocol) -> int:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from retable.data.config import Protocol
 from retable.workspace import Workspace, open_study
@@ -42,6 +44,12 @@ def test_a_run_lasts_from_its_claim_to_its_result(bench: Any, tmp_path: Path) ->
     (folder / "attempts" / "0" / "claim.json").write_text(json.dumps({"time": 1000.5}))
     (folder / "result.json").write_text(json.dumps({"finished": "1970-01-01T00:17:00Z"}))
     assert bench.span(Workspace(str(tmp_path), None).storage, "abc") == (1000.5, 1020.0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), max_size=8))
+def test_a_study_takes_the_time_in_which_any_of_its_runs_was_carried_out(bench: Any, spans: list[Any]) -> None:
+    busy = {second for start, length in spans for second in range(start, start + length)}
+    assert bench.covered((float(start), float(start + length)) for start, length in spans) == len(busy)
 
 
 def test_views_are_clips_times_crops(bench: Any) -> None:
