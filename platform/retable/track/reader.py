@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,18 +31,25 @@ def read(uri: str, study: str) -> dict[str, RunRecord]:
     Raises:
         TrackingUnavailable: the store is not there, or refuses.
     """
-    path = sqlite_path(uri)
-    if path is not None and not path.exists():
-        return {}
-    with session(uri) as mlflow:
-        experiment = mlflow.client.get_experiment_by_name(study)
+    with _experiment(uri, study) as (client, experiment):
         if experiment is None:
             return {}
-        found = found_runs(mlflow.client, experiment.experiment_id, f"tags.`{KIND}` = 'run'")
+        found = found_runs(client, experiment.experiment_id, f"tags.`{KIND}` = 'run'")
         complete = [run for run in found if CONTENT in run.data.tags]
         with ThreadPoolExecutor(DOWNLOADS) as pool:
-            records = list(pool.map(lambda run: _record(uri, mlflow.client, run), complete))
+            records = list(pool.map(lambda run: _record(uri, client, run), complete))
     return {record.run_id: record for record in records}
+
+
+def tags(uri: str, study: str, search: str) -> list[dict[str, str]]:
+    """The tags of every MLflow run of the study that fits ``search``, MLflow's words; none before there is anything.
+
+    Raises:
+        TrackingUnavailable: the store is not there, or refuses.
+    """
+    with _experiment(uri, study) as (client, experiment):
+        found = [] if experiment is None else found_runs(client, experiment.experiment_id, search)
+        return [run.data.tags for run in found]
 
 
 def experiment_id(uri: str, study: str) -> str | None:
@@ -49,12 +58,19 @@ def experiment_id(uri: str, study: str) -> str | None:
     Raises:
         TrackingUnavailable: the store is not there, or refuses.
     """
+    with _experiment(uri, study) as (_, experiment):
+        return None if experiment is None else str(experiment.experiment_id)
+
+
+@contextmanager
+def _experiment(uri: str, study: str) -> Iterator[tuple[Any, Any]]:
+    """A client and the study's experiment; None before anything has been published, and no database is made then."""
     path = sqlite_path(uri)
     if path is not None and not path.exists():
-        return None
+        yield None, None
+        return
     with session(uri) as mlflow:
-        found = mlflow.client.get_experiment_by_name(study)
-        return None if found is None else str(found.experiment_id)
+        yield mlflow.client, mlflow.client.get_experiment_by_name(study)
 
 
 def _record(uri: str, client: Any, run: Any) -> RunRecord:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from retable.study.searches import Hunt
-from retable.track.connection import sqlite_path
+from retable.track import reader
 from retable.track.entries import KIND, NOTE, REASON, VALUE_LENGTH, Entry, Status
 from retable.track.record import experiment, session
 from retable.track.runs import curve_points
 from retable.track.storage import Storage, dump
 from retable.track.trials import TrialRecord
-from retable.track.writer import Published, Writer, found_runs
+from retable.track.writer import Published, Writer
 
 TRIAL = "retable.trial"
 """The whole trial as JSON, every float exact: what the trial table is rebuilt from."""
@@ -48,15 +48,8 @@ def read_trials(uri: str, study: str, name: str) -> list[TrialRecord]:
     Raises:
         TrackingUnavailable: the store is not there, or refuses.
     """
-    path = sqlite_path(uri)
-    if path is not None and not path.exists():
-        return []
-    with session(uri) as mlflow:
-        found = mlflow.client.get_experiment_by_name(study)
-        if found is None:
-            return []
-        search = f"tags.`{KIND}` = 'trial' and tags.`{SEARCH}` = '{name}'"
-        told = [json.loads(r.data.tags[TRIAL]) for r in found_runs(mlflow.client, found.experiment_id, search)]
+    found = reader.tags(uri, study, f"tags.`{KIND}` = 'trial' and tags.`{SEARCH}` = '{name}'")
+    told = [json.loads(tags[TRIAL]) for tags in found]
     trials = [TrialRecord(**{**entry, "values": tuple(entry["values"])}) for entry in told]
     return sorted(trials, key=lambda trial: trial.number)
 
@@ -67,15 +60,7 @@ def search_names(uri: str, study: str) -> list[str]:
     Raises:
         TrackingUnavailable: the store is not there, or refuses.
     """
-    path = sqlite_path(uri)
-    if path is not None and not path.exists():
-        return []
-    with session(uri) as mlflow:
-        found = mlflow.client.get_experiment_by_name(study)
-        if found is None:
-            return []
-        runs = found_runs(mlflow.client, found.experiment_id, f"tags.`{KIND}` = 'trial'")
-        return sorted({run.data.tags[SEARCH] for run in runs})
+    return sorted({tags[SEARCH] for tags in reader.tags(uri, study, f"tags.`{KIND}` = 'trial'")})
 
 
 def _entry(hunt: Hunt, name: str, trial: TrialRecord, storage: Storage) -> Entry:

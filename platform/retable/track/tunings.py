@@ -11,12 +11,12 @@ from retable.study.schema import Study
 from retable.study.searches import Hunt, row_hunts
 from retable.study.trialling import search_name, some_run
 from retable.study.tuned import Tuned
-from retable.track.connection import sqlite_path
+from retable.track import reader
 from retable.track.entries import KIND, NOTE, Entry
 from retable.track.record import experiment, session
 from retable.track.storage import Storage, dump
 from retable.track.trial_record import NO_TABLE, SEARCH
-from retable.track.writer import Published, Writer, found_runs
+from retable.track.writer import Published, Writer
 
 TUNED = "retable.tuned"
 """The whole outcome as JSON, every float exact."""
@@ -52,15 +52,7 @@ def published(uri: str, study: str) -> list[Tuned]:
     Raises:
         TrackingUnavailable: the store is not there, or refuses.
     """
-    path = sqlite_path(uri)
-    if path is not None and not path.exists():
-        return []
-    with session(uri) as mlflow:
-        found = mlflow.client.get_experiment_by_name(study)
-        if found is None:
-            return []
-        runs = found_runs(mlflow.client, found.experiment_id, f"tags.`{KIND}` = 'search'")
-        told = [json.loads(run.data.tags[TUNED]) for run in runs]
+    told = [json.loads(tags[TUNED]) for tags in reader.tags(uri, study, f"tags.`{KIND}` = 'search'")]
     return sorted((Tuned.from_json(entry) for entry in told), key=lambda tuned: tuned.search)
 
 
