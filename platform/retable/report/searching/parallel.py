@@ -34,7 +34,8 @@ def parallel(data: Json, i: int) -> Figure | None:
         best = t["number"] in data["best"]
         ax.plot(*zip(*known, strict=True), color=color, linewidth=2.6 if best else 1.1, zorder=4 if best else 2)
     _parallel_axes(ax, axes_, spans)
-    color_bar(figure, scale, ax, label_of(data, i))
+    if len(set(whole)) > 1:
+        color_bar(figure, scale, ax, label_of(data, i))
     grey = " Grey: stopped early." if len(whole) < len(trials) else ""
     ax.set_title(f"One line per trial; the best is thick.{grey}", loc="left", color=style.GREY)
     return figure
