@@ -41,7 +41,7 @@ for pair in $SHARED; do
   mkdir -p $new${pair#*=}; mount --bind ${pair%%=*} $new${pair#*=}
 done
 mount -t proc proc $new/proc
-cp -r $BOOT/home $new/srv/home; chmod 700 $new/srv/home $new/srv/home/.ssh
+mkdir $new/srv/home; mount --bind $BOOT/home $new/srv/home; chmod 700 $new/srv/home $new/srv/home/.ssh
 cp $BOOT/ssh/* $new/etc/ssh/; chmod 600 $new/etc/ssh/*; mkdir -p $new/run/sshd
 for file in passwd hosts; do mount --bind $BOOT/$file $new/etc/$file; done
 hostname $NAME
@@ -125,7 +125,7 @@ class Host:
         self.run("ip link set eth0 up")
 
     def off(self) -> None:
-        """Power it off without warning: every process in it dies."""
+        """Power it off without warning: every process in it dies, /tmp is lost, its home stays."""
         os.kill(self.pid, signal.SIGKILL)
         self.process.wait(timeout=BOOT_SECONDS)
 
@@ -160,7 +160,7 @@ class Lan:
     def boot(self, names: Mapping[str, str], bashrc: str = "") -> list[Host]:
         """Start hosts by name and last part of the address (or whole address), and wait until each sshd answers.
 
-        ``bashrc`` is what the hosts' ~/.bashrc holds.
+        ``bashrc`` is what the hosts' ~/.bashrc holds at first. A host that was on before finds its home again.
         """
         addresses = {n: a if "." in a else f"{NETWORK}.{a}" for n, a in names.items()}
         started = [self._start(name, ip, addresses, bashrc) for name, ip in addresses.items()]
@@ -192,9 +192,10 @@ class Lan:
         return Host(name, ip, pid, process)
 
     def _files(self, boot: Path, names: Mapping[str, str], bashrc: str) -> None:
-        (boot / "home" / ".ssh").mkdir(parents=True, exist_ok=True)  # a host may be booted again
-        (boot / "ssh").mkdir(exist_ok=True)
-        (boot / "home" / ".bashrc").write_text(bashrc)
+        (boot / "ssh").mkdir(parents=True, exist_ok=True)
+        if not (boot / "home").exists():
+            (boot / "home" / ".ssh").mkdir(parents=True)
+            (boot / "home" / ".bashrc").write_text(bashrc)
         (boot / "ssh" / "sshd_config").write_text(SSHD)
         (boot / "ssh" / "host_key").write_bytes((self.folder / "host_key").read_bytes())
         (boot / "ssh" / "authorized_keys").write_bytes((self.folder / "key.pub").read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 import sys
@@ -58,6 +59,29 @@ def retable(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     return run
 
 
+@pytest.fixture
+def launcher(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What stands for `python -m ray...`: it keeps the words and the environment that it was called with."""
+    file = home / "launcher"
+    file.write_text(f'#!/bin/sh\necho "$@" >> {home}/words; env > {home}/env\n')
+    file.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(file))
+    return home / "words"
+
+
+@pytest.fixture
+def answering(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes ``ssh`` end with a code, as if the head had run the command."""
+    (home / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{home}/bin:{os.environ['PATH']}")
+
+    def answer(code: int) -> None:
+        (home / "bin" / "ssh").write_text(f'#!/bin/sh\necho "$@" >> {home}/asked; exit {code}\n')
+        (home / "bin" / "ssh").chmod(0o755)
+
+    return answer
+
+
 def with_key(home: Path, mode: int = 0o600) -> None:
     (home / ".ssh").mkdir()
     (home / ".ssh" / "lab").write_text("a key")
@@ -104,33 +128,52 @@ def test_up_from_another_folder_says_where_to_start(
     assert "start at the top of the checkout" in said
 
 
+LAUNCHED = ["-m", "ray.scripts.scripts", "up", "--yes", "--no-config-cache"]
+
+
 def test_up_runs_the_launcher_without_restart_with_a_token_and_the_old_autoscaler_for_machines(
-    retable: Retable, local: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    retable: Retable, local: Path, home: Path, launcher: Path, answering: Callable[[int], None]
 ) -> None:
     with_key(home)
-    launcher = home / "launcher"
-    launcher.write_text(f'#!/bin/sh\necho "$@" > {home}/words; env > {home}/env\n')
-    launcher.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(launcher))
+    answering(0)
     assert retable("up", local)[0] == 0
-    words = (home / "words").read_text().split()
-    assert words == ["-m", "ray.scripts.scripts", "up", str(local), "--yes", "--no-config-cache", "--no-restart"]
+    assert launched(launcher, local) == [[*LAUNCHED, "--no-restart"]]
+    assert (home / "asked").read_text().endswith("ray@127.0.0.99 pgrep -x gcs_server\n")
     env = dict(line.partition("=")[::2] for line in (home / "env").read_text().splitlines())
     assert env["RAY_UP_enable_autoscaler_v2"] == "0"
     assert stat.S_IMODE((home / ".ray" / "lab.token").stat().st_mode) == 0o600
+    launcher.unlink()
     assert retable("up", local, "--restart", "--yes")[0] == 0
-    assert "--no-restart" not in (home / "words").read_text()
+    assert launched(launcher, local) == [LAUNCHED]
 
 
-def test_a_cluster_ends_though_its_key_and_token_are_lost(
-    retable: Retable, local: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+def test_up_starts_ray_again_on_a_head_that_came_back_without_it(
+    retable: Retable, local: Path, home: Path, launcher: Path, answering: Callable[[int], None]
 ) -> None:
-    launcher = home / "launcher"
-    launcher.write_text(f'#!/bin/sh\necho "$@" > {home}/words\n')
-    launcher.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(launcher))
+    with_key(home)
+    answering(1)
+    assert retable("up", local)[0] == 0
+    assert launched(launcher, local) == [[*LAUNCHED, "--no-restart"], LAUNCHED]
+
+
+@pytest.mark.parametrize("code", [2, 127])
+def test_ray_is_not_restarted_where_it_is_not_clear_that_there_is_none(
+    code: int, retable: Retable, local: Path, home: Path, launcher: Path, answering: Callable[[int], None]
+) -> None:
+    with_key(home)
+    answering(code)
+    assert retable("up", local)[0] == 0
+    assert launched(launcher, local) == [[*LAUNCHED, "--no-restart"]]
+
+
+def launched(words: Path, file: Path) -> list[list[str]]:
+    """The calls of the launcher, without the file that each of them names."""
+    return [[word for word in line.split() if word != str(file)] for line in words.read_text().splitlines()]
+
+
+def test_a_cluster_ends_though_its_key_and_token_are_lost(retable: Retable, local: Path, launcher: Path) -> None:
     assert retable("down", local, "--yes")[0] == 0
-    assert (home / "words").read_text().split() == ["-m", "ray.scripts.scripts", "down", str(local), "--yes"]
+    assert launcher.read_text().split() == ["-m", "ray.scripts.scripts", "down", str(local), "--yes"]
 
 
 def test_a_restart_is_asked_about(retable: Retable, local: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

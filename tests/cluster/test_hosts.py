@@ -33,8 +33,13 @@ def test_hosts_are_separate_reach_each_other_by_ssh_and_nothing_else(tmp_path: P
         assert laptop.run(f"{ssh} -o ConnectTimeout=1 true", check=False).returncode == 255
         head.mend()
         assert laptop.run(f"{ssh} true").returncode == 0
+        head.run("touch /tmp/lost ~/kept")
         head.off()
         assert not Path(f"/proc/{head.pid}").exists()
+        (head,) = network.boot({"head": "4"})
+        assert head.run("ls ~/kept; cat ~/.bashrc; test ! -e /tmp/lost").stdout.split() == [
+            f"{HOME}/kept", "export", "MARK=here",
+        ]  # fmt: skip
 
 
 def test_this_machines_own_network_is_refused() -> None:

@@ -80,13 +80,21 @@ def up(path: Path, *, restart: bool = False) -> None:
     """Start a cluster, or bring a running one in line with its file; running jobs go on unless ``restart``.
 
     Raises:
-        ClusterError: something is missing here, or the launcher failed.
+        ClusterError: something is missing here, the launcher failed, or the head does not answer.
     """
     file = require(path)
     make_token(file)
     require_mounts(file)
     require_key(file)
-    _ray("up", str(path), "--yes", "--no-config-cache", *([] if restart else ["--no-restart"]), file=file)
+    words = ("up", str(path), "--yes", "--no-config-cache")
+    _ray(*words, *([] if restart else ["--no-restart"]), file=file)
+    if not restart and _without_ray(file):  # a head that came back from a loss of power; there are no jobs to end
+        _ray(*words, file=file)
+
+
+def _without_ray(file: ClusterFile) -> bool:
+    """Whether the head surely runs no Ray: the launcher's --no-restart leaves one without that it has started once."""
+    return ssh.run(file, head(file), "pgrep -x gcs_server").returncode == 1  # pgrep's "none"; its errors are others
 
 
 def down(path: Path) -> None:
