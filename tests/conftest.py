@@ -61,7 +61,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
     """One private local Ray of two CPUs."""
-    from retable.execute.tune import ray_session
+    from retable.execute.session import ray_session
 
     with ray_session(cpus=2):
         yield

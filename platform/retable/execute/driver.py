@@ -19,8 +19,9 @@ from retable.execute.nodes import local_folder, refuse_unfit
 from retable.execute.order import Order, Places, missing_views
 from retable.execute.publisher import Publisher
 from retable.execute.refusals import refuse
+from retable.execute.session import ray_session
 from retable.execute.stopping import graceful
-from retable.execute.tune import Endings, blocked_by, execute, ray_session, refuse_impossible
+from retable.execute.tune import Endings, blocked_by, execute, refuse_impossible
 from retable.execute.work import open_data
 from retable.progress import progress
 from retable.study.load import LoadedStudy

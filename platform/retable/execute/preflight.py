@@ -12,7 +12,8 @@ from retable.execute.driver import need_datasets, places, refuse_this_machines_o
 from retable.execute.nodes import UnfitNodes, refuse_unfit
 from retable.execute.order import Order
 from retable.execute.publisher import Publisher
-from retable.execute.tune import ImpossibleError, ray_session, refuse_impossible
+from retable.execute.session import ray_session
+from retable.execute.tune import ImpossibleError, refuse_impossible
 from retable.study.load import LoadedStudy
 from retable.study.plan import Plan
 from retable.track.connection import TrackingUnavailable, shown

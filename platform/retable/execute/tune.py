@@ -1,13 +1,10 @@
-"""Plan minus storage -> trials. Starts Ray, runs what is missing through one Tuner, and leaves nothing running."""
+"""Plan minus storage -> trials: what is missing runs through one Tuner on the Ray that is there."""
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,18 +20,6 @@ from retable.track.storage import Storage, dump, now
 
 MAX_DEATHS = 3
 """A run whose process dies this often without an exception (killed, out of memory) is recorded as failed."""
-
-_ENVIRONMENT = {
-    "RAY_worker_niceness": "0",  # workers run at nice +15 otherwise
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "OMP_NUM_THREADS": "1",
-}
 
 
 class ImpossibleError(RuntimeError):
@@ -55,33 +40,6 @@ class Endings:
 
 Watcher = Callable[[str, str, dict[str, Any]], None]
 """Told ``(event, run id, facts)``: event is started, epoch, ended or died."""
-
-
-@contextmanager
-def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
-    """Ray for the time of a ``with``: a private local one, or the cluster at ``address``; one already up is used."""
-    if ray.is_initialized():
-        yield
-        return
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    for noisy in ("ray.tune", "ray.train", "ray"):
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    folder = tempfile.mkdtemp(prefix="rt-") if address is None else None  # short: socket paths end at 107 bytes
-    try:
-        ray.init(
-            address=address or "local",
-            num_cpus=cpus if address is None else None,
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            _temp_dir=folder,
-        )
-        yield
-    finally:
-        ray.shutdown()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def refuse_impossible(orders: Sequence[Order]) -> None:

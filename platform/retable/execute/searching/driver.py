@@ -18,7 +18,8 @@ from retable.execute.searching.asked import Asked, problem
 from retable.execute.searching.ledger import recorded
 from retable.execute.searching.optuna_storage import open_search, read_search
 from retable.execute.searching.source import Options, SearchSource
-from retable.execute.tune import Endings, execute_supply, ray_session, refuse_impossible, room
+from retable.execute.session import ray_session
+from retable.execute.tune import Endings, execute_supply, refuse_impossible, room
 from retable.report.searching.trials import best
 from retable.study.plan import RunSpec
 from retable.study.problems import StudyError

@@ -11,7 +11,7 @@ from rich.console import Console
 from retable.execute.driver import Summary, run_study
 from retable.execute.searching.asked import Asked
 from retable.execute.searching.driver import SearchSummary, run_search
-from retable.execute.tune import ray_session
+from retable.execute.session import ray_session
 from retable.study.load import LoadedStudy
 from retable.study.plan import Plan
 from retable.study.searches import Hunt, row_hunts
