@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests.cluster import onprem as sites
 from tests.cluster.hosts import ROOT, missing
@@ -209,16 +213,30 @@ def _on_one_cluster(
             if drill is postgres_restarted and sites.POSTGRES is None:
                 print(f"  {drill.__name__}: left out, Postgres is not installed")
                 continue
-            known[drill.__name__] = {"what": drill.__doc__, **drill(site, folder / "shared", table)}
+            load = round(os.getloadavg()[0], 1)  # what else the machine did makes everything slower
+            known[drill.__name__] = {
+                "what": drill.__doc__,
+                "load_before": load,
+                **drill(site, folder / "shared", table),
+            }
             print(f"  {drill.__name__}: {known[drill.__name__]}", flush=True)
             body = {"schema": 1, "machine": _machine(), "epochs": EPOCHS, "drills": known}
             RESULT.write_text(json.dumps(body, indent=1) + "\n")
 
 
-def _machine() -> str:
-    import os
-
-    return f"{os.cpu_count()} cores, {platform.machine()}, hosts in namespaces of one machine"
+def _machine() -> dict[str, Any]:
+    model = (
+        line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model n" in line
+    )
+    return {
+        "processor": next(model, platform.processor()),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "hosts": "namespaces of this one machine: a head, two workers of one CPU each, a laptop",
+        "python": platform.python_version(),
+        "ray": version("ray"),
+        "mlflow": version("mlflow"),
+    }
 
 
 if __name__ == "__main__":
