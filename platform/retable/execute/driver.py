@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from retable.execute.refusals import refuse
 from retable.execute.session import ray_session
 from retable.execute.stopping import graceful
 from retable.execute.tune import Endings, blocked_by, execute, refuse_impossible
+from retable.execute.waiting import Waiting
 from retable.execute.work import open_data
 from retable.progress import progress
 from retable.study.load import LoadedStudy
@@ -211,7 +213,8 @@ def run_study(
             refuse_impossible(missing.orders)
             refuse_unfit(missing.orders)
             poll = last_epoch(workspace.storage)
-            with Display(runs, names, console, poll=poll, measurements=timed) as display:
+            tell = partial(console.print, highlight=False, soft_wrap=True)
+            with Waiting(tell), Display(runs, names, console, poll=poll, measurements=timed) as display:
                 endings = execute(missing.orders, workspace.storage, _both(display.watch, publisher), stopping)
     published = publisher.publish() if publisher is not None else None
     return Summary(missing, endings, names, published)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import optuna
@@ -20,6 +21,7 @@ from retable.execute.searching.optuna_storage import open_search, read_search
 from retable.execute.searching.source import Options, SearchSource
 from retable.execute.session import ray_session
 from retable.execute.tune import Endings, execute_supply, refuse_impossible, room
+from retable.execute.waiting import Waiting
 from retable.report.searching.trials import best
 from retable.study.plan import RunSpec
 from retable.study.problems import StudyError
@@ -127,7 +129,7 @@ def _carried_out(
             source.heard(run_id, facts)
         display.watch(event, run_id, facts)
 
-    with display:
+    with Waiting(partial(console.print, highlight=False, soft_wrap=True)), display:
         return source, execute_supply(source, watch)
 
 
