@@ -70,13 +70,14 @@ def launcher(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def answering(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Makes ``ssh`` end with a code, as if the head had run the command."""
+def answering(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes ``ssh`` end with a code, as if the head had run the command; it may say something."""
     (home / "bin").mkdir()
     monkeypatch.setenv("PATH", f"{home}/bin:{os.environ['PATH']}")
 
-    def answer(code: int) -> None:
-        (home / "bin" / "ssh").write_text(f'#!/bin/sh\necho "$@" >> {home}/asked; exit {code}\n')
+    def answer(code: int, said: str = "") -> None:
+        text = f'#!/bin/sh\necho "$@" >> {home}/asked; echo "{said}" >&2; exit {code}\n'
+        (home / "bin" / "ssh").write_text(text)
         (home / "bin" / "ssh").chmod(0o755)
 
     return answer
@@ -208,6 +209,16 @@ def test_a_head_that_does_not_answer_is_a_line(
         assert code == 3
         assert "cannot reach the head of lab by ssh" in said
         assert "VPN" in said
+
+
+def test_a_head_with_another_host_key_is_told_apart_from_one_that_is_away(
+    retable: Retable, local: Path, home: Path, answering: Callable[..., None]
+) -> None:
+    with_key(home)
+    answering(255, "Host key verification failed.")
+    code, said = retable("status", local)
+    assert code == 3
+    assert f"installed anew, retable cluster down {local} forgets the old key" in " ".join(said.split())
 
 
 def test_a_taken_port_is_named(retable: Retable, local: Path, home: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.hosts import missing
+from tests.cluster.hosts import Host, missing
 from tests.cluster.onprem import MLFLOW, POSTGRES, STORAGE, local_table, onprem
 
 pytestmark = [
@@ -14,6 +17,16 @@ pytestmark = [
     pytest.mark.timeout(1500),
     pytest.mark.xdist_group("cluster"),
 ]
+
+
+@contextmanager
+def faulty(host: Host, mount: str) -> Iterator[None]:
+    """The host with another disk over a shared folder, which its last word names."""
+    host.run(mount)
+    try:
+        yield
+    finally:
+        host.run(f"umount {mount.split()[-1]}")
 
 
 def test_a_study_on_three_hosts_gives_the_local_table(tmp_path: Path) -> None:
@@ -29,6 +42,11 @@ def test_a_study_on_three_hosts_gives_the_local_table(tmp_path: Path) -> None:
 
         said = site.retable(site.submit("--dry-run"))
         assert "ok   machines: 2 that work; 3 runs fit" in said, said
+        one, two = site.workers
+        with faulty(one, "mount -t tmpfs none /shared/data"), faulty(two, "mount --bind -o ro /shared /shared"):
+            said = site.retable(site.submit("--dry-run"), check=False)
+        assert "one: dataset motions-ucf101: there is no folder /shared/data/motions-ucf101" in said, said
+        assert re.search(rf"two: {STORAGE}\S* is not writable; choose another --storage", said), said
         said = site.retable(site.submit("--rows 's*' --follow"))
         assert "2 runs trained, 0 were done already" in said, said
         shared = tmp_path / "shared" / "runs"

@@ -76,11 +76,14 @@ def _await_ports(file: ClusterFile, process: subprocess.Popen[str], ports: list[
 
 
 def _unreachable(file: ClusterFile, said: str) -> ClusterError:
-    reason = said.strip().splitlines()[-1:] or ["no answer"]
-    return ClusterError(
-        f"cannot reach the head of {file.name} by ssh: {reason[0]}\n"
-        f"is the cluster up (retable cluster up {file.source.file}), and are you on its network or VPN?"
-    )
+    reason = (said.strip().splitlines() or ["no answer"])[-1]
+    hint = f"is the cluster up (retable cluster up {file.source.file}), and are you on its network or VPN?"
+    if reason.startswith("Host key verification failed"):
+        hint = (
+            "it shows another host key than at first. If the machine was installed anew, retable cluster down"
+            f" {file.source.file} forgets the old key; otherwise somebody else answers"
+        )
+    return ClusterError(f"cannot reach the head of {file.name} by ssh: {reason}\n{hint}")
 
 
 def _command(file: ClusterFile, head: str, options: list[str]) -> list[str]:

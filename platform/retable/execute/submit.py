@@ -34,7 +34,7 @@ _IMPORTABLE = """\
 python -c 'import retable.cli' || {
   echo "the head's python ($(command -v python || echo none)) cannot import retable; the error is above. Install it" \\
     "where Ray was started from (setup_commands of the cluster file), or submit from retable's checkout" >&2
-  exit 127
+  exit 3
 }"""
 """Shell: go on only where the command can begin at all."""
 
