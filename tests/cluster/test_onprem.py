@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cluster.hosts import Host, missing
-from tests.cluster.onprem import MLFLOW, POSTGRES, STORAGE, local_table, onprem
+from tests.cluster.onprem import MLFLOW, POSTGRES, STORAGE, OnPrem, local_table, onprem
 
 pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
@@ -27,6 +30,33 @@ def faulty(host: Host, mount: str) -> Iterator[None]:
         yield
     finally:
         host.run(f"umount {mount.split()[-1]}")
+
+
+def spread(site: OnPrem, storage: Path) -> set[str]:
+    """The hosts of two runs. The first is held until the second has begun: it may end before that, and Ray then gives
+    its process to the second."""
+
+    def begun() -> list[tuple[str, int]]:
+        claims = [json.loads(file.read_text())["worker"] for file in storage.glob("runs/*/attempts/0/claim.json")]
+        return [(str(claim["host"]).split("/")[0], int(claim["pid"])) for claim in claims]
+
+    ((name, pid), *_) = until(begun, "a run begins")
+    (first,) = [host for host in site.workers if host.name == name]
+    first.run(f"kill -STOP {pid}")
+    try:
+        until(lambda: len(begun()) == 2, "another begins")
+        return {host for host, _ in begun()}
+    finally:
+        first.run(f"kill -CONT {pid}")
+
+
+def until(call: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        if answer := call():
+            return answer
+        time.sleep(0.05)
+    raise AssertionError(f"in vain: {what}")
 
 
 def test_a_study_on_three_hosts_gives_the_local_table(tmp_path: Path) -> None:
@@ -47,11 +77,12 @@ def test_a_study_on_three_hosts_gives_the_local_table(tmp_path: Path) -> None:
             said = site.retable(site.submit("--dry-run"), check=False)
         assert "one: dataset motions-ucf101: there is no folder /shared/data/motions-ucf101" in said, said
         assert re.search(rf"two: {STORAGE}\S* is not writable; choose another --storage", said), said
-        said = site.retable(site.submit("--rows 's*' --follow"))
-        assert "2 runs trained, 0 were done already" in said, said
-        shared = tmp_path / "shared" / "runs"
-        hosts = {f.read_text().split('"host": "')[1].split('"')[0] for f in shared.glob("runs/*/attempts/0/env*.json")}
+        job = re.search(r"^job (\S+)$", site.retable(site.submit("--rows 's*'")), re.MULTILINE)
+        assert job is not None
+        hosts = spread(site, tmp_path / "shared" / "runs")
         assert hosts == {"one", "two"}, "a host of one CPU trains one run; the head trains nothing"
+        said = site.retable(f"jobs {job[1]} --cluster {site.file} --follow")
+        assert "2 runs trained, 0 were done already" in said, said
         said = site.retable(site.submit("--follow"))
         assert "1 runs trained, 2 were done already" in said, said  # two workers on hosts of one CPU each: across both
 
