@@ -83,19 +83,20 @@ def search(
     code = 0
     if show:
         seen = see(hunt, workspace, optuna)
-        name, found = seen.name, seen.trials
-        end = tunings.end_of(hunt, workspace.world, workspace.storage, uri=workspace.tracking_uri)
+        name, found, elsewhere = seen.name, seen.trials, seen.source == "mlflow"
+        uri = workspace.tracking_uri if elsewhere else None
+        end = tunings.end_of(hunt, workspace.world, workspace.storage, uri=uri)
         best = search_best.best_of(loaded, hunt, workspace, end, range(seeds))
     else:
         summary, best = search_best.search_and_train(
             loaded, hunt, workspace, err, asked,
             seeds=range(seeds), url=optuna, record=not offline, address=address, cpus=cpus,
         )  # fmt: skip
-        name, found = summary.name, summary.trials
+        name, found, elsewhere = summary.name, summary.trials, False
         code = max(summary.exit_code, best.exit_code if best else 0)
         for line in summary.lines():
             err.print(line)
-    trained = results.document(best.plan, workspace.records(best.plan, offline=True)) if best else None
+    trained = results.document(best.plan, workspace.records(best.plan, offline=not elsewhere)) if best else None
     doc = report.document(name, hunt, found) | {"trained": trained}
     if as_json:
         print_json(doc)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from retable import cli
 from retable.execute import driver
 from retable.execute.attempt import carry_out
 from retable.execute.order import Order
@@ -32,7 +35,7 @@ from retable.report.searching import trials
 from retable.study.load import parse
 from retable.study.plan import Plan
 from retable.study.problems import StudyError
-from retable.workspace import Workspace
+from retable.workspace import Workspace, open_study
 from tests.execute.small import TEXT, study
 
 TABLE = """
@@ -188,6 +191,39 @@ def test_the_tables_of_trials_are_rebuilt_from_mlflow_alone(workspace: Workspace
         assert [t.state for t in there.trials] == ["complete", "complete"]
     with pytest.raises(StudyError, match="no trials yet"):
         see(row_hunt(loaded, None, {}, Asked(), "tuned.s4"), workspace)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_show_reads_mlflow_only_where_the_storage_lacks_the_trials(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text((TEXT.replace("epochs: 2", "epochs: 1") + SEARCH).replace("VIDEOS", "val"))
+    loaded = open_study(str(file))
+    search_and_train(loaded, hunt_of(loaded, None, {}, Asked()), workspace, quiet(), Asked(), seeds=(0,))
+    monkeypatch.setattr(sys, "argv", ["retable", "search", str(file), "--show", "--json"])
+
+    def shown(storage: str, data: str, tracking: str) -> Any:
+        monkeypatch.setenv("RETABLE_STORAGE", storage)
+        monkeypatch.setenv("RETABLE_DATA", data)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        assert ended.value.code == 0, said.err
+        return json.loads(said.out)
+
+    def value(doc: Any) -> Any:
+        return doc["trained"]["tables"][0]["rows"][0]["cells"]["top1"]["mean"]
+
+    here = shown(workspace.storage.root, str(workspace.data_root), "http://127.0.0.1:9")
+    there = shown(str(tmp_path / "empty"), str(tmp_path / "no-data"), workspace.tracking_uri)
+    assert there["trials"] == here["trials"]
+    assert value(there) == value(here) is not None
+    for end in workspace.storage.names("search"):
+        if end.endswith(".json"):  # as before the search was over
+            workspace.storage.delete(f"search/{end}")
+    assert shown(workspace.storage.root, str(workspace.data_root), "http://127.0.0.1:9")["trials"] == here["trials"]
 
 
 @pytest.mark.usefixtures("in_process")

@@ -6,7 +6,6 @@ import errno
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -213,8 +212,7 @@ def run_study(
             refuse_impossible(missing.orders)
             refuse_unfit(missing.orders)
             poll = last_epoch(workspace.storage)
-            tell = partial(console.print, highlight=False, soft_wrap=True)
-            with Waiting(tell), Display(runs, names, console, poll=poll, measurements=timed) as display:
+            with Waiting(console), Display(runs, names, console, poll=poll, measurements=timed) as display:
                 endings = execute(missing.orders, workspace.storage, _both(display.watch, publisher), stopping)
     published = publisher.publish() if publisher is not None else None
     return Summary(missing, endings, names, published)

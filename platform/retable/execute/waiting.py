@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
@@ -13,6 +13,7 @@ import ray
 from ray._private.state import state as ray_state
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData as Table  # type: ignore[attr-defined]
 from ray.exceptions import RayError
+from rich.console import Console
 
 LOOK_SECONDS = 5.0
 PATIENCE_SECONDS, AGAIN_SECONDS = 30.0, 600.0
@@ -82,8 +83,8 @@ class Patience:
 class Waiting:
     """Tells the waits of this driver's runs while it is open; a context manager, inside a Ray session."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self.tell, self.patience = tell, Patience()
+    def __init__(self, console: Console) -> None:
+        self.console, self.patience = console, Patience()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._looks, name="waiting", daemon=True)
 
@@ -106,7 +107,7 @@ class Waiting:
         for wait in self.patience.over(list(waits), time.monotonic()):
             free: Amounts = ray.available_resources()  # type: ignore[no-untyped-call]
             have: Amounts = ray.cluster_resources()  # type: ignore[no-untyped-call]
-            self.tell(sentence(waits[wait], free, have))
+            self.console.print(sentence(waits[wait], free, have), highlight=False, soft_wrap=True)
 
 
 def groups() -> list[Group]:

@@ -12,8 +12,8 @@ from retable.study.searches import Hunt
 from retable.study.space import Point, some_points
 
 TRAIN_SEED = 0
-DIGITS = 8
 """Trials train with this seed: where configs are equal they are the tables' first runs."""
+DIGITS = 8
 
 
 def trial_run(hunt: Hunt, world: World, point: Point) -> RunSpec:

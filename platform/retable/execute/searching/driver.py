@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import optuna
@@ -129,7 +128,7 @@ def _carried_out(
             source.heard(run_id, facts)
         display.watch(event, run_id, facts)
 
-    with Waiting(partial(console.print, highlight=False, soft_wrap=True)), display:
+    with Waiting(console), display:
         return source, execute_supply(source, watch)
 
 

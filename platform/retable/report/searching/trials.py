@@ -107,7 +107,7 @@ def table(doc: dict[str, Any]) -> Table:
 
 
 def _heads(paths: list[str]) -> list[str]:
-    """``msl_\nposition`` for ``model.msl_position``; the whole path where two end alike."""
+    """``msl_`` over ``position`` for ``model.msl_position``; the whole path where two end alike."""
     last = [path.rsplit(".", 1)[-1] for path in paths]
     short = [end if last.count(end) == 1 else path for end, path in zip(last, paths, strict=True)]
     return [head.replace("_", "_\n") for head in short]
