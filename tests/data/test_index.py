@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import random
 import struct
@@ -265,7 +266,7 @@ def test_a_broken_off_indexing_is_taken_up_again(dataset: Manifest, monkeypatch:
     assert not index_file(dataset).exists()
     assert len(build_index(dataset, processes=0)) == 6
     assert len(seen) == 5 + 2
-    assert sorted(p.name for p in index_file(dataset).parent.iterdir()) == ["index.parquet", "index.parquet.lock"]
+    assert sorted(p.name for p in index_file(dataset).parent.iterdir()) == ["index.parquet"]
 
 
 def test_a_full_disk_keeps_what_is_done_and_leaves_nothing_half_written(
@@ -309,6 +310,21 @@ def test_two_indexers_at_once_are_told(dataset: Manifest) -> None:
     ):
         build_index(dataset, processes=0)
     assert len(build_index(dataset, processes=0)) == 6
+
+
+def test_a_lock_that_its_holder_removes_does_not_let_two_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The holder goes between another's opening the lock file and locking it: that one must not keep the dead file."""
+    flock, target, holder = fcntl.flock, tmp_path / "made", alone(tmp_path / "made", "first")
+    holder.__enter__()
+
+    def leaves_first(file: Any, how: int) -> None:
+        monkeypatch.undo()
+        holder.__exit__(None, None, None)
+        flock(file, how)
+
+    monkeypatch.setattr("fcntl.flock", leaves_first)
+    with alone(target, "second"), pytest.raises(DatasetError, match="another third is at it"), alone(target, "third"):
+        pass
 
 
 def test_a_place_that_cannot_be_written_is_one_clear_line(dataset: Manifest, tmp_path: Path) -> None:

@@ -272,6 +272,21 @@ def test_two_packers_of_one_pack_are_told(dataset: Manifest, index: Index, tmp_p
         build_pack(dataset, index, tmp_path / "p")
 
 
+def test_a_packer_that_another_overtook_is_told_and_spoils_nothing(
+    dataset: Manifest, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtaken(target: Any, key: str, place: Any) -> bool:
+        monkeypatch.undo()
+        build_pack(dataset, index, place)
+        return False
+
+    monkeypatch.setattr("retable.data.pack.is_finished", overtaken)
+    with pytest.raises(DatasetError, match="another retable data pack has just made it; run the command again"):
+        build_pack(dataset, index, tmp_path / "p")
+    assert same_frames(build_pack(dataset, index, tmp_path / "p"), dataset, list(index))
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith("p")) == ["p"]
+
+
 def test_a_cut_off_pack_is_an_error_and_never_a_picture(dataset: Manifest, index: Index, tmp_path: Path) -> None:
     build_pack(dataset, index, tmp_path / "p")
     shard = tmp_path / "p" / "videos-00000.bin"

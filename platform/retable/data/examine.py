@@ -19,7 +19,16 @@ from retable.data.decode import Resize, read_frames
 from retable.data.errors import DamagedVideo
 from retable.data.imagefolder import frame_files
 from retable.data.manifest import hash_video, video_state
-from retable.data.packets import DISPOSABLE, KEY, Stream, Table, h264_flags, h264_length_size, read_packets
+from retable.data.packets import (
+    DISPOSABLE,
+    KEY,
+    NO_DEBLOCKING,
+    Stream,
+    Table,
+    h264_flags,
+    h264_length_size,
+    read_packets,
+)
 from retable.data.whole import is_cut_off
 
 DIRECT, PACKETS, SEQUENTIAL = "direct", "packets", "sequential"
@@ -113,7 +122,7 @@ def _video(file: Path, entry: Entry) -> Entry:
         if stream.codec_context is None:
             raise DamagedVideo(file, "no decoder for it")
         stream.thread_type = "NONE"
-        stream.codec_context.options = {"err_detect": "explode"}
+        stream.codec_context.options = {"err_detect": "explode", **NO_DEBLOCKING}
         raw = file.read_bytes()
         demuxed, reason = _demux(container, stream, raw)
         context = stream.codec_context
@@ -158,22 +167,22 @@ def _mpeg4_headers(first: bytes) -> bytes:
 def _demux(container: InputContainer, stream: VideoStream, raw: bytes) -> tuple[list[_Demuxed], str]:
     """The packets up to the first that cannot be had, and why it cannot."""
     found: list[_Demuxed] = []
+    tick = float(stream.time_base or 0)
     try:
         for packet in container.demux(stream):
             if packet.is_corrupt:
                 return found, "a packet is cut off"
             if packet.size:
-                found.append(_demuxed(packet, raw))
+                found.append(_demuxed(packet, raw, tick))
     except (av.error.FFmpegError, OSError) as error:
         return found, str(error)
     return found, ""
 
 
-def _demuxed(packet: av.Packet[VideoStream], raw: bytes) -> _Demuxed:
+def _demuxed(packet: av.Packet[VideoStream], raw: bytes, tick: float) -> _Demuxed:
     offset = -1
     if packet.pos is not None and packet.pos >= 0:
         offset = raw.find(bytes(packet), packet.pos, packet.pos + packet.size + _BLOCK_HEADER)
-    tick = float(packet.time_base)
     begin = None if packet.pts is None else packet.pts * tick
     return _Demuxed(packet, packet.is_keyframe, offset, begin, packet.duration * tick if packet.duration else None)
 
@@ -250,7 +259,7 @@ def _agrees(file: Path, stream: Stream, table: Table, packets: Sequence[memoryvi
     """Whether random access gives the very pixels that decoding from the start gave, on the frames kept for that."""
     wanted = sorted(seen.pictures)
     try:
-        found = read_packets(str(file), stream, table, lambda a, b: packets[a:b], wanted, _PROBE_SIDE)
+        found = read_packets(str(file), stream, table, lambda a, b: packets[a:b], wanted, _PROBE_SIDE, deblock=False)
     except DamagedVideo:
         return False
     return np.array_equal(found, np.stack([seen.pictures[k] for k in wanted]))

@@ -9,6 +9,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from retable.data.errors import DatasetError
 
@@ -34,18 +35,34 @@ def alone(target: Path, command: str) -> Iterator[None]:
     Raises:
         DatasetError: another process is at it; says which.
     """
-    with target.with_name(f"{target.name}.lock").open("a+") as file:
+    lock = target.with_name(f"{target.name}.lock")
+    with _locked(lock, target, command) as file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _locked(lock: Path, target: Path, command: str) -> TextIO:
+    """The lock file, open and locked. One that its last holder has removed meanwhile keeps nobody out: the next is."""
+    while True:
+        file = lock.open("a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise DatasetError(f"{target}: another {command} is at it ({file.read().strip()}); wait for it") from error
+            holder = file.read().strip()
+            file.close()
+            raise DatasetError(f"{target}: another {command} is at it ({holder}); wait for it") from error
         except OSError:
-            pass
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
+            return file
+        with contextlib.suppress(FileNotFoundError):
+            if lock.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
+        file.close()
 
 
 @contextlib.contextmanager

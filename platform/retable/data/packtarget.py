@@ -109,14 +109,16 @@ class FolderTarget:
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        self.partial.mkdir(parents=True, exist_ok=True)
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
         with alone(self.partial, self.command):
+            if self.card() is not None:
+                raise DatasetError(f"{self.folder}: another {self.command} has just made it; run the command again")
+            self.partial.mkdir(exist_ok=True)
             yield
             if self.folder.is_dir():
                 self.folder.rmdir()
             self.partial.rename(self.folder)
-        (self.folder / PLAN).unlink(missing_ok=True)
-        self.partial.with_name(f"{self.partial.name}.lock").unlink(missing_ok=True)
+            (self.folder / PLAN).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
