@@ -201,6 +201,32 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_encoded(
         made(dataset, index, tmp_path / "p")
 
 
+def test_a_decoder_used_again_gives_the_frames_of_a_new_one_after_an_error_too(
+    dataset: Manifest, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = made(dataset, index, tmp_path / "p", Tier(32, 1))
+    wanted = [[11, 0, 5, 5], [3], [7, 8]]
+    expected = {path: [read_new(proxy, path, some, monkeypatch) for some in wanted] for path in proxy.counts}
+    broken = bytearray((tmp_path / "p" / "videos-00000.bin").read_bytes())
+    for turn in range(3):
+        for path, frames in expected.items():
+            for some, found in zip(wanted, frames, strict=True):
+                assert np.array_equal(proxy.read(path, some, 32), found)
+        if turn == 0:
+            broken[len(broken) // 2 :] = bytes(len(broken) - len(broken) // 2)
+            shutil.copytree(tmp_path / "p", tmp_path / "broken")
+            (tmp_path / "broken" / "videos-00000.bin").write_bytes(broken)
+            with pytest.raises(DamagedVideo):
+                open_pack(tmp_path / "broken").read(sorted(expected)[3], [11], 32)
+
+
+def read_new(proxy: Pack, path: str, wanted: list[int], monkeypatch: pytest.MonkeyPatch) -> NDArray[np.uint8]:
+    """The frames, read by a decoder that nobody used before."""
+    with monkeypatch.context() as patch:
+        patch.setattr("retable.data.packets._idle", {})
+        return proxy.read(path, wanted, 32)
+
+
 def test_two_at_one_proxy_are_told_and_a_finished_one_is_left_alone(
     dataset: Manifest, index: Index, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ import json
 import mmap
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -137,7 +137,7 @@ class Pack:
 
     def decoded_size(self, path: str, short_side: int) -> int:
         """Bytes of all frames of a video at ``short_side``."""
-        row = {name: column[0].as_py() for name, column in self._columns(path)}
+        row = self._row(path)
         if not row["frames"]:
             return 0
         width, height = target_size(row["width"], row["height"], short_side)
@@ -150,7 +150,7 @@ class Pack:
             DamagedVideo: the video has no such frame, or does not decode.
             KeyError: the pack does not hold the video.
         """
-        row = {name: column[0].as_py() for name, column in self._columns(path)}
+        row = self._row(path)
         record = Record(row["shard"], row["offset"], row["packets"], row["frames"])
         beyond = [k for k in indices if not 0 <= k < record.frames]
         if beyond:
@@ -175,9 +175,15 @@ class Pack:
             except DamagedVideo as error:
                 raise DamagedVideo(path, error.reason) from error
 
-    def _columns(self, path: str) -> Iterator[tuple[str, pa.ChunkedArray]]:
-        row = self._table.slice(self._rows[path], 1)
-        return zip(row.schema.names, row.columns, strict=True)
+    def _row(self, path: str) -> dict[str, Any]:
+        number = self._rows[path]
+        return {name: column[number].as_py() for name, column in self._columns.items()}
+
+    @cached_property
+    def _columns(self) -> dict[str, pa.Array]:
+        """Each column in one piece: looking a row up must not cost as much as decoding a small frame."""
+        (batch,) = self._table.combine_chunks().to_batches() or [None]
+        return {} if batch is None else dict(zip(batch.schema.names, batch.columns, strict=True))
 
     def _head(self, path: str, record: Record) -> Table:
         if path in self._heads:
