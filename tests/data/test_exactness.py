@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from retable.data import examine as examine_module
 from retable.data.container import read_indexed
 from retable.data.decode import decode_all, read_frames
+from retable.data.decoders import as_packet
 from retable.data.examine import DIRECT, PACKETS, SEQUENTIAL, Entry, examine
-from retable.data.packets import KEY, as_packet, read_packets, spans
+from retable.data.packets import KEY, read_packets, spans
 
 FRAMES = 50
 VOP, GROUP, USER_DATA = b"\0\0\1\xb6", b"\0\0\1\xb3", b"\0\0\1\xb2"  # MPEG-4 part 2 start codes

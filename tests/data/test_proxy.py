@@ -223,7 +223,7 @@ def test_a_decoder_used_again_gives_the_frames_of_a_new_one_after_an_error_too(
 def read_new(proxy: Pack, path: str, wanted: list[int], monkeypatch: pytest.MonkeyPatch) -> NDArray[np.uint8]:
     """The frames, read by a decoder that nobody used before."""
     with monkeypatch.context() as patch:
-        patch.setattr("retable.data.packets._idle", {})
+        patch.setattr("retable.data.decoders._idle", {})
         return proxy.read(path, wanted, 32)
 
 

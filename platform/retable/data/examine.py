@@ -16,19 +16,12 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from retable.data.decode import Resize, read_frames
+from retable.data.decoders import NO_DEBLOCKING, Stream
 from retable.data.errors import DamagedVideo
+from retable.data.h264 import h264_flags, h264_length_size
 from retable.data.imagefolder import frame_files
 from retable.data.manifest import hash_video, video_state
-from retable.data.packets import (
-    DISPOSABLE,
-    KEY,
-    NO_DEBLOCKING,
-    Stream,
-    Table,
-    h264_flags,
-    h264_length_size,
-    read_packets,
-)
+from retable.data.packets import DISPOSABLE, KEY, Table, read_packets
 from retable.data.whole import is_cut_off
 
 DIRECT, PACKETS, SEQUENTIAL = "direct", "packets", "sequential"

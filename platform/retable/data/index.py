@@ -11,10 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from retable.data.decoders import Stream
 from retable.data.errors import DatasetError
 from retable.data.examine import Entry
 from retable.data.manifest import Manifest
-from retable.data.packets import Stream, Table
+from retable.data.packets import Table
 
 _STREAM = pa.schema(
     [("codec", pa.string()), ("tag", pa.string()), ("extradata", pa.binary())]

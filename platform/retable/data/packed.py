@@ -28,11 +28,12 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from retable.data.decode import Frames, read_frames, target_size
+from retable.data.decoders import Stream
 from retable.data.errors import DamagedVideo, DatasetError
 from retable.data.examine import SEQUENTIAL
 from retable.data.index import read_parquet
 from retable.data.mirror import MIRROR, Keeper, Shard, shards_of
-from retable.data.packets import Stream, Table, read_packets
+from retable.data.packets import Table, read_packets
 from retable.data.packlist import CARD, INDEX
 from retable.data.records import Record, table_from
 from retable.data.remote import Remote

@@ -6,9 +6,7 @@ that comes out says which packet holds it; nothing is counted and no container t
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -21,33 +19,14 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from retable.data.decode import Frames, Resize
+from retable.data.decoders import IMAGES, Stream, as_in_container, as_packet, decoder
 from retable.data.errors import DamagedVideo
 
 KEY, DISPOSABLE = 1, 2
 """Bits of a packet's flags: decoding may begin here; no other frame needs this one."""
 
-IMAGES = ("mjpeg", "png")
-"""Codecs of folders of images: every picture is a packet, decoded alone."""
-
 Fetch = Callable[[int, int], Sequence[memoryview]]
 """``fetch(first, stop)``: contents of the packets ``first`` to ``stop - 1``."""
-
-
-@dataclass(frozen=True)
-class Stream:
-    """What a decoder must be told beside the packets. ``rotation``: degrees counter-clockwise, from the container.
-
-    Of images (codec in ``IMAGES``) only the codec counts: each brings the rest along.
-    """
-
-    codec: str
-    tag: str
-    extradata: bytes
-    width: int
-    height: int
-    rotation: int = 0
-    colorspace: int = 2
-    color_range: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,35 +143,13 @@ def _decode(
     independent = stream.codec == "h264" and bool((table.flags & KEY).all())
     try:
         for joined in [found] if independent and found else [[span] for span in found]:
-            with _decoder(stream, deblock=deblock, again=independent) as context:
+            with decoder(stream, deblock=deblock, again=independent) as context:
                 for k, frame in _decode_spans(context, table, fetch, joined):
                     if frame.is_corrupt:
                         raise DamagedVideo(name, "the decoder flags a frame as corrupt")
-                    yield k, _as_in_container(frame, stream)
+                    yield k, as_in_container(frame, stream)
     except (av.error.FFmpegError, OSError) as error:
         raise DamagedVideo(name, str(error)) from error
-
-
-_idle: dict[tuple[Stream, bool], VideoCodecContext] = {}
-"""Decoders of this process that may be used again, for one stream each."""
-
-_MOST_IDLE = 8
-
-
-@contextmanager
-def _decoder(stream: Stream, *, deblock: bool, again: bool) -> Iterator[VideoCodecContext]:
-    """A decoder. ``again``: it may have decoded before, and may do so again unless an error ends its use.
-
-    That, and taking spans one after the other without being emptied, is for H.264 of IDR pictures only, which wait for
-    nothing: a tenth of the time that reading a proxy takes. Not for images, though they stand alone too: the PNG
-    decoder gives other pixels for the second one that it is given.
-    """
-    kept = _idle.pop((stream, deblock), None) if again else None
-    context = kept or new_context(stream, deblock=deblock)
-    yield context
-    if again and len(_idle) < _MOST_IDLE:
-        context.flush_buffers()
-        _idle[stream, deblock] = context
 
 
 def _decode_spans(
@@ -218,75 +175,3 @@ def _packets(table: Table, fetch: Fetch, span: Span) -> Iterator[av.Packet[AnySt
     for number, (data, flag, k) in numbered:
         if not flag & DISPOSABLE or k in span.wanted:
             yield as_packet(data, number)
-
-
-NO_DEBLOCKING = {"skip_loop_filter": "all"}
-"""A decoder's option. A sixth less time for H.264; which frames come out, and what is refused, does not change."""
-
-
-def new_context(stream: Stream, *, deblock: bool = True) -> VideoCodecContext:
-    """A decoder of one thread that refuses broken bitstreams, as :mod:`retable.data.decode` sets its own."""
-    context = av.CodecContext.create(stream.codec, "r")
-    assert isinstance(context, VideoCodecContext)
-    context.thread_type = "NONE"
-    if stream.codec in IMAGES:
-        context.options = {"err_detect": "explode+crccheck"}
-        return context
-    options = {"err_detect": "explode"} | ({} if deblock else NO_DEBLOCKING)
-    if stream.codec == "h264":  # without reordering limits in the stream, wait as long as its level allows: drop none
-        options["strict"] = "strict"
-    context.options = options
-    context.width, context.height = stream.width, stream.height
-    if stream.tag:
-        context.codec_tag = stream.tag  # MPEG-4 decoders choose their inverse transform by it
-    if stream.extradata:
-        context.extradata = stream.extradata
-    return context
-
-
-def as_packet(data: memoryview | bytes, number: int) -> av.Packet[AnyStream]:
-    """A packet with its number as time stamp; made by size: ``av.Packet(data)`` lacks the padding decoders read."""
-    packet = av.Packet(len(data))
-    packet.update(data)  # type: ignore[arg-type]  # any buffer will do
-    packet.pts = number
-    return packet
-
-
-def _as_in_container(frame: VideoFrame, stream: Stream) -> VideoFrame:
-    """Colours as the container says, where that differs from the bitstream."""
-    if stream.codec in IMAGES:
-        return frame
-    if frame.colorspace != stream.colorspace:
-        frame.colorspace = stream.colorspace
-    if frame.color_range != stream.color_range:
-        frame.color_range = stream.color_range
-    return frame
-
-
-def h264_flags(data: bytes | memoryview, length_size: int) -> tuple[bool, bool]:
-    """Whether an H.264 packet holds an IDR picture, and whether no other picture refers to it (ITU-T H.264, 7.3.1).
-
-    ``length_size``: bytes of the length before each unit; 0 for start codes (Annex B).
-    """
-    kinds = [(byte & 31, byte >> 5 & 3) for byte in _h264_headers(bytes(data), length_size)]
-    slices = [(kind, reference) for kind, reference in kinds if 1 <= kind <= 5]
-    return any(kind == 5 for kind, _ in slices), bool(slices) and all(ref == 0 for _, ref in slices)
-
-
-def h264_length_size(extradata: bytes) -> int:
-    """Bytes of unit lengths as the ``avcC`` box says; 0 where units have start codes."""
-    return (extradata[4] & 3) + 1 if len(extradata) > 6 and extradata[0] == 1 else 0
-
-
-def _h264_headers(data: bytes, length_size: int) -> Iterator[int]:
-    """First byte of every unit."""
-    place = 0
-    if length_size == 0:
-        while (place := data.find(b"\0\0\1", place)) >= 0 and place + 3 < len(data):
-            yield data[place + 3]
-            place += 3
-        return
-    while place + length_size < len(data):
-        (size,) = struct.unpack(">I", data[place : place + length_size].rjust(4, b"\0"))
-        yield data[place + length_size]
-        place += length_size + size

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from retable.data.container import packets_of
+from retable.data.decoders import Stream
 from retable.data.errors import DatasetError
 from retable.data.examine import SEQUENTIAL, Entry
-from retable.data.packets import Stream, Table
+from retable.data.packets import Table
 
 
 @dataclass(frozen=True)
