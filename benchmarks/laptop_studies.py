@@ -4,7 +4,8 @@ Run: retable run studies/stidf.yaml --cpus 1 (and so on for each study), then
      python benchmarks/laptop_studies.py [--storage FOLDER] [--data FOLDER], which writes
      benchmarks/results/laptop_studies.json.
 Trains nothing: a study that has not been run whole says how many of its runs are missing. ``wall_minutes`` are those
-in which at least one of its runs was carried out; generating datasets and optical flow come before the first one.
+in which at least one of its runs was carried out; generating datasets, optical flow, tuning rows and attempts that were
+broken off do not count.
 """
 
 from __future__ import annotations
@@ -36,9 +37,12 @@ CPU_LIMIT = 55.0
 
 @dataclass(frozen=True)
 class Cost:
-    """One study with the given seeds. ``cpu_seconds`` are of training and its scores after each epoch; ``seconds`` are
-    from a run's claim to its result: reading, features and the final scores too. ``most_views``: clips x crops of a
-    video. ``cells``: how many have which status; ``holes``: the status of those that lack a value."""
+    """One study with the given seeds.
+
+    ``cpu_seconds`` are of training and its scores after each epoch; ``seconds`` are from the claim of a run's last
+    attempt to its result: reading, features and the final scores too. ``most_views``: clips x crops of a video.
+    ``cells``: how many have which status; ``holes``: the status of those that lack a value.
+    """
 
     study: str
     runs: int
@@ -113,13 +117,11 @@ def views(protocol: Protocol) -> int:
 
 
 def span(storage: Storage, run_id: str) -> tuple[float, float]:
-    """When a run's first attempt began and when its result was written, seconds since 1970."""
-    claim, result = (
-        storage.get_json(f"runs/{run_id}/attempts/0/claim.json"),
-        storage.get_json(f"runs/{run_id}/result.json"),
-    )
-    assert claim is not None, f"run {run_id} has a result, but no claim"
+    """When the attempt that finished a run began and when its result was written, seconds since 1970."""
+    result = storage.get_json(f"runs/{run_id}/result.json")
     assert result is not None
+    claim = storage.get_json(f"runs/{run_id}/attempts/{result['attempt']}/claim.json")
+    assert claim is not None, f"run {run_id} has a result, but no claim"
     return float(claim["time"]), datetime.fromisoformat(result["finished"]).timestamp()
 
 

@@ -38,11 +38,12 @@ def test_a_study_that_was_not_run_has_holes_and_no_cost(bench: Any, tmp_path: Pa
     assert found.holes == {f"attention.{row}.top1": "missing" for row in ("none", "se", "fsam")}
 
 
-def test_a_run_lasts_from_its_claim_to_its_result(bench: Any, tmp_path: Path) -> None:
+def test_a_run_lasts_from_the_claim_of_the_attempt_that_finished_it_to_its_result(bench: Any, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "abc"
-    (folder / "attempts" / "0").mkdir(parents=True)
-    (folder / "attempts" / "0" / "claim.json").write_text(json.dumps({"time": 1000.5}))
-    (folder / "result.json").write_text(json.dumps({"finished": "1970-01-01T00:17:00Z"}))
+    for attempt, begun in enumerate((3.0, 1000.5)):
+        (folder / "attempts" / str(attempt)).mkdir(parents=True)
+        (folder / "attempts" / str(attempt) / "claim.json").write_text(json.dumps({"time": begun}))
+    (folder / "result.json").write_text(json.dumps({"attempt": 1, "finished": "1970-01-01T00:17:00Z"}))
     assert bench.span(Workspace(str(tmp_path), None).storage, "abc") == (1000.5, 1020.0)
 
 
