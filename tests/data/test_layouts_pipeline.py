@@ -329,6 +329,17 @@ def test_thumos14_labels_are_part_of_the_fingerprint(miniature: Any) -> None:
     assert fingerprint(open_dataset("thumos14", manifest.root), 1) != before
 
 
+@pytest.mark.parametrize("kept", [0, 60, 140])
+def test_thumos14_names_an_annotation_file_that_is_damaged(miniature: Any, kept: int) -> None:
+    manifest = miniature("thumos14")
+    path = manifest.root / "test_set_meta.mat"
+    scipy.io.savemat(path, {"test_videos": np.arange(4000)}, do_compression=True)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:kept] + (bytes(40) + whole[kept + 40 :] if kept > 128 else b""))
+    with pytest.raises(DatasetError, match=r"test_set_meta.mat: not the annotation file"):
+        open_dataset("thumos14", manifest.root).items(1)
+
+
 def test_thumos14_says_what_is_wrong_with_its_annotation_file(miniature: Any) -> None:
     manifest = miniature("thumos14")
     (manifest.root / "test_set_meta.mat").write_bytes(b"no mat file" * 100)

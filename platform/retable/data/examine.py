@@ -98,6 +98,14 @@ def state_of(file: Path) -> str:
     return json.dumps(video_state(file))
 
 
+def state_if_there(file: Path) -> str:
+    """:func:`state_of`, empty where the file cannot be looked at."""
+    try:
+        return state_of(file)
+    except OSError:
+        return ""
+
+
 def lost(path: str, reason: str) -> Entry:
     """An entry without frames."""
     table = Table(np.empty(0, np.int32), np.empty(0, np.uint8), np.empty(0, np.int32))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retable.data.errors import DatasetError, DiskFull
-from retable.data.examine import Entry, examine, lost, state_of
+from retable.data.examine import Entry, examine, lost, state_if_there, state_of
 from retable.data.files import alone, put
 from retable.data.index import COLUMNS, Index, all_videos, index_file, load_index, to_table
 from retable.data.manifest import Manifest, hash_video
@@ -85,7 +85,7 @@ def build_index(
 def _sorted_out(root: Path, paths: list[str], known: Index) -> tuple[list[str], list[_Task]]:
     """Videos that are known and have not been written since; and the others."""
     states, contents = known.column("state"), known.column("content")
-    fresh = [path for path in paths if states.get(path) and states[path] == _state(root / path)]
+    fresh = [path for path in paths if states.get(path) and states[path] == state_if_there(root / path)]
     unchanged = set(fresh)
     return fresh, [_Task(path, contents.get(path, "")) for path in paths if path not in unchanged]
 
@@ -98,7 +98,7 @@ def _indexed(
     written = 0
     for task, answer in each(partial(_renew, root), todo, processes=processes, limit=limit):
         if isinstance(answer, Lost):
-            entries.append(replace(lost(task.path, answer.reason), state=_state(root / task.path)))
+            entries.append(replace(lost(task.path, answer.reason), state=state_if_there(root / task.path)))
         elif isinstance(answer, str):
             entries.append(replace(known[task.path], state=answer))
         else:
@@ -117,13 +117,6 @@ def _renew(root: Path, task: _Task) -> Entry | str:
         if task.content and hash_video(root / task.path) == task.content:
             return state_of(root / task.path)
     return examine(root, task.path)
-
-
-def _state(file: Path) -> str:
-    try:
-        return state_of(file)
-    except OSError:
-        return ""
 
 
 def _known(target: Path, parts: Path) -> Index:

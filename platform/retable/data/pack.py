@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from retable.data.errors import DatasetError, DiskFull
-from retable.data.examine import Entry, state_of
+from retable.data.examine import Entry, state_if_there
 from retable.data.index import Index, all_videos
 from retable.data.indexing import Progress
 from retable.data.manifest import Manifest
@@ -83,7 +83,7 @@ def indexed_videos(manifest: Manifest, index: Index) -> list[str]:
         DatasetError: the index does not know all of them as they are.
     """
     paths, states = all_videos(manifest), index.column("state")
-    stale = [path for path in paths if states.get(path, "") != _state(manifest.root / path)]
+    stale = [path for path in paths if states.get(path, "") != state_if_there(manifest.root / path)]
     if stale:
         more = f" and {len(stale) - 1:,} more" if len(stale) > 1 else ""
         raise DatasetError(
@@ -91,13 +91,6 @@ def indexed_videos(manifest: Manifest, index: Index) -> list[str]:
             f" {manifest.name}"
         )
     return paths
-
-
-def _state(file: Path) -> str:
-    try:
-        return state_of(file)
-    except OSError:
-        return ""
 
 
 def _key(index: Index, places: Sequence[Place]) -> str:
