@@ -34,9 +34,11 @@ def test_hosts_are_separate_reach_each_other_by_ssh_and_nothing_else(tmp_path: P
         head.mend()
         assert laptop.run(f"{ssh} true").returncode == 0
         head.run("touch /tmp/lost ~/kept")
+        card = head.run("ip -br link show eth0").stdout.split()[2]
         head.off()
         assert not Path(f"/proc/{head.pid}").exists()
         (head,) = network.boot({"head": "4"})
+        assert head.run("ip -br link show eth0").stdout.split()[2] == card, "else others write to the old one for 35 s"
         assert head.run("ls ~/kept; cat ~/.bashrc; test ! -e /tmp/lost").stdout.split() == [
             f"{HOME}/kept", "export", "MARK=here",
         ]  # fmt: skip
