@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from retable import cli
+from retable.data.errors import DatasetError
 from retable.execute import driver
 from retable.execute.attempt import carry_out
 from retable.execute.order import Order
@@ -157,6 +158,25 @@ def test_rows_are_tuned_alike_then_trained_on_all_of_train_and_all_of_it_is_reco
         row_hunt(loaded, None, {}, Asked(trials=9), "tuned.s3")
     with pytest.raises(StudyError, match="not tuned in this study"):
         row_hunt(loaded, None, {}, Asked(), "table2.s3")
+
+
+OTHER = """
+  - id: other
+    caption: The same on videos that are not here
+    set: {data.dataset: hmdb51}
+    columns:
+      plain: {metric: top1}
+    rows:
+      - {id: s4, label: S = 4}
+"""
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_dataset_that_is_not_here_is_told_before_any_row_is_tuned(workspace: Workspace) -> None:
+    loaded = small("val", TABLE + OTHER)
+    with pytest.raises(DatasetError, match="hmdb51"):
+        run_tuned(loaded, lambda: workspace.plan(loaded, tables=("tuned", "other")), workspace, quiet(), record=False)
+    assert workspace.storage.run_ids() == []
 
 
 @pytest.mark.usefixtures("in_process")

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIVELY = {"dropout": 0.4, "penalty": 0.1, "smooth": 0.1}
 RECIPES: dict[str, Any] = {
     "adam": {"optimizer": "adam", "lr": 0.02, "weight_decay": 1e-3},
+    "channels last": {"optimizer": "adam", "lr": 0.02, "channels_last": True},
     "sgd": {
         "optimizer": "sgd",
         "nesterov": True,
