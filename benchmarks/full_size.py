@@ -1,6 +1,7 @@
 """Every full-size model at its paper's size: one real forward, backward and optimiser step, its memory and its time.
 
-Run: python benchmarks/full_size.py [--models mast tsn]. Writes benchmarks/results/full_size.json once all have passed.
+Run: python benchmarks/full_size.py [--models mast tsn]. Writes benchmarks/results/full_size.json once all have passed,
+on a GPU full_size_gpu.json.
 Needs neither ray, mlflow, optuna nor av. On a CPU in float32 (bfloat16 convolutions over two frames are wrong in oneDNN
 there); on a GPU also the clips per second in bfloat16, channels last, as a share of what the card's matrix units do.
 """
@@ -32,7 +33,8 @@ from retable.nn import InputSpec, count
 from retable.registry import ModelFile
 from retable.train.model import channels_last, to_inputs
 
-RESULTS = Path(__file__).parent / "results" / "full_size.json"
+RESULTS = Path(__file__).parent / "results"
+FILES = {"cpu": "full_size.json", "cuda": "full_size_gpu.json"}
 MODELS = (
     "mast", "stidf", "statsn", "statsn-flow", "maagn", "maagn-k400", "msfnet", "msfnet-fsam", "msf-c3d", "msf-c3d-fsam",
     "c3d", "r3d", "r2plus1d", "tsn", "tsm",
@@ -151,7 +153,7 @@ def filling_batch(rate: Callable[[int], float]) -> tuple[int, float]:
 
 
 def speed(
-    file: ModelFile, config: BaseModel, device: torch.device, *, macs: int, peak: float, train: bool, least: float = 1.0
+    file: ModelFile, config: BaseModel, device: torch.device, *, macs: int, peak: float, train: bool, least: float
 ) -> dict[str, float]:
     """Clips per second in bfloat16, channels last; ``peak`` is the device's matrix rate, FLOP/s.
 
@@ -198,7 +200,7 @@ def matrix_rate(device: torch.device, side: int = 8192) -> float:
     return 2 * side**3 / per_call(lambda: torch.mm(a, b), device)
 
 
-def report(name: str, device: str, peak: float | None) -> dict[str, Any]:
+def report(name: str, device: str, peak: float | None, least: float) -> dict[str, Any]:
     """All that is measured of one model, in this process."""
     file, config = registry.resolve(name)
     specs = file.inputs(config)
@@ -208,13 +210,13 @@ def report(name: str, device: str, peak: float | None) -> dict[str, Any]:
     if peak is not None:
         for kind in ("train", "inference"):
             place = torch.device(device)
-            found[kind] = speed(file, config, place, macs=macs, peak=peak, train=kind == "train")
+            found[kind] = speed(file, config, place, macs=macs, peak=peak, train=kind == "train", least=least)
     return {**found, "cpu_seconds": time.process_time()}
 
 
-def in_own_process(name: str, device: str, peak: float | None) -> dict[str, Any]:
+def in_own_process(name: str, device: str, peak: float | None, least: float) -> dict[str, Any]:
     """:func:`report`, so that a model's memory is its own and a killed one is one failure."""
-    command = [sys.executable, __file__, "--one", name, "--device", device]
+    command = [sys.executable, __file__, "--one", name, "--device", device, "--least", str(least)]
     command += ["--peak", str(peak)] if peak is not None else []
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
@@ -256,21 +258,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", default=MODELS, help="named configurations; default: all full-size ones")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--results", type=Path, help=f"default: {RESULTS.name}, if all models were asked for")
+    parser.add_argument("--results", type=Path, help="default: as above, if all models were asked for")
+    parser.add_argument("--least", type=float, default=1.0, help="seconds for which each batch is timed on a GPU")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--peak", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(report(args.one, args.device, args.peak)))
+        print(json.dumps(report(args.one, args.device, args.peak, args.least)))
         return 0
     started, found, busy = time.perf_counter(), [], os.getloadavg()[0]
     peak = matrix_rate(torch.device("cuda")) if args.device == "cuda" else None
     for name in args.models:
-        found.append(in_own_process(name, args.device, peak))
+        found.append(in_own_process(name, args.device, peak, args.least))
         print(line(found[-1]), flush=True)
     seconds, failed = time.perf_counter() - started, [f["name"] for f in found if f["failures"]]
     print(f"{len(found) - len(failed)} of {len(found)} models in {math.ceil(seconds)} s")
-    target = args.results or (RESULTS if tuple(args.models) == MODELS else None)
+    target = args.results or (RESULTS / FILES[args.device] if tuple(args.models) == MODELS else None)
     if target is not None and not failed:
         about = {"schema": 1, "machine": machine(args.device), "matrix_flops": peak}
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import av
@@ -43,19 +46,28 @@ CORPORA = {
 }
 
 
-def make(corpus: Corpus, folder: Path, clips: int) -> Manifest:
+def make(corpus: Corpus, folder: Path, clips: int, processes: int = 1) -> Manifest:
     """``clips`` videos as a dataset of one's own: two classes, train and test in turn."""
     for left in folder.rglob("partial-*"):  # of a run that was killed
         left.unlink()
-    for number in range(clips):
-        subset, name = ("train", "test")[number % 2], "ab"[number // 2 % 2]
-        path = folder / subset / name / f"v{number:03d}{corpus.suffix}"
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f"partial-{path.name}")
-            encode(corpus, temporary, seed=number)
-            temporary.replace(path)
+    one = partial(make_one, corpus, folder)
+    if processes > 1:
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            list(pool.map(one, range(clips)))
+    else:
+        list(map(one, range(clips)))
     return open_dataset(folder.name, folder)
+
+
+def make_one(corpus: Corpus, folder: Path, number: int) -> None:
+    """One of the videos, if it is not there."""
+    subset, name = ("train", "test")[number % 2], "ab"[number // 2 % 2]
+    path = folder / subset / name / f"v{number:03d}{corpus.suffix}"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"partial-{path.name}")
+        encode(corpus, temporary, seed=number)
+        temporary.replace(path)
 
 
 def encode(corpus: Corpus, path: Path, seed: int) -> None:

@@ -123,7 +123,7 @@ def test_clips_per_second_are_a_share_of_the_matrix_rate(
 
 def test_a_process_that_dies_is_that_models_failure(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script.sys, "executable", "false")
-    found = script.in_own_process("tsn", "cpu", None)
+    found = script.in_own_process("tsn", "cpu", None, 1.0)
     assert found["failures"] == ["exit 1: killed without a word: out of memory?"]
     assert "FAILED" in script.line(found)
 

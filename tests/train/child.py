@@ -1,6 +1,7 @@
 """Processes that tests of training start: a run that waits at a chosen moment to be killed, and one rank of several.
 
-``python -m tests.train.child until MOMENT DIR`` or ``python -m tests.train.child rank R WORLD DIR``.
+``python -m tests.train.child until MOMENT DIR``, ``python -m tests.train.child rank R WORLD DIR``, or, on a GPU,
+``python -m tests.train.child synchronised R WORLD DIR``.
 """
 
 from __future__ import annotations
@@ -104,6 +105,20 @@ def rank(number: int, world: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+def synchronised(number: int, world: int, folder: Path) -> None:
+    """Train on the first GPU with batch statistics over all ranks, and over each rank's own clips."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=world)
+    found = {}
+    for name, sync in (("synchronised", True), ("apart", False)):
+        job = make_job(workers=world, sync_bn=sync, optimizer="sgd", momentum=0.0)
+        model = train(job, Blobs(), Kept(), device="cuda", rank=number, world=world)
+        found[name] = {key: value.cpu() for key, value in model.state_dict().items()}
+    torch.save(found, folder / f"{number}.pt")
+    del model
+    gc.collect()
+    dist.destroy_process_group()
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     match sys.argv[1:]:
@@ -111,3 +126,5 @@ if __name__ == "__main__":
             until(moment, Path(folder))
         case ["rank", number, world, folder]:
             rank(int(number), int(world), Path(folder))
+        case ["synchronised", number, world, folder]:
+            synchronised(int(number), int(world), Path(folder))
