@@ -76,11 +76,13 @@ def s3_server() -> Iterator[str]:
     command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
+            deadline = time.monotonic() + 60
             while server.poll() is None:
                 try:
                     socket.create_connection(("127.0.0.1", port), 1).close()
                     break
                 except OSError:
+                    assert time.monotonic() < deadline, "moto's server does not answer"
                     time.sleep(0.05)
             yield f"http://127.0.0.1:{port}"
         finally:

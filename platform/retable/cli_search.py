@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -71,7 +71,7 @@ def search(
     from retable.execute.searching import asked as search_asked
     from retable.execute.searching import best as search_best
     from retable.execute.searching.reader import see
-    from retable.report import render, results
+    from retable.report import results
     from retable.report.searching import trials as report
     from retable.track import tunings
 
@@ -97,16 +97,23 @@ def search(
         for line in summary.lines():
             err.print(line)
     trained = results.document(best.plan, workspace.records(best.plan, offline=not elsewhere)) if best else None
-    doc = report.document(name, hunt, found) | {"trained": trained}
+    _print(report.document(name, hunt, found) | {"trained": trained}, as_json=as_json)
+    raise typer.Exit(code)
+
+
+def _print(doc: dict[str, Any], *, as_json: bool) -> None:
+    """The trials, and the table of what they came to."""
+    from retable.report import render
+    from retable.report.searching import trials as report
+
     if as_json:
         print_json(doc)
-    else:
-        out.print(report.table(doc))
-        for line in report.lines(doc):
-            out.print(line)
-        if trained is not None:
-            sys.stdout.write("\n" + render.render(trained, "terminal", width=out.width if out.is_terminal else None))
-    raise typer.Exit(code)
+        return
+    out.print(report.table(doc))
+    for line in report.lines(doc):
+        out.print(line)
+    if doc["trained"] is not None:
+        sys.stdout.write("\n" + render.render(doc["trained"], "terminal", width=out.width if out.is_terminal else None))
 
 
 def ablate(

@@ -210,7 +210,9 @@ class Lan:
         deadline = time.monotonic() + BOOT_SECONDS
         ask = f"exec 3<>/dev/tcp/{host.ip}/22 && head -c 4 <&3"
         while time.monotonic() < deadline:
-            answer = subprocess.run(self.at_gateway("bash", "-c", ask), capture_output=True, text=True, check=False)
+            answer = subprocess.run(
+                self.at_gateway("timeout", "3", "bash", "-c", ask), capture_output=True, text=True, check=False
+            )
             if answer.stdout == "SSH-":
                 return
             if host.process.poll() is not None:

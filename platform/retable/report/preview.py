@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retable.report.searching.tuning import tuning
@@ -27,9 +27,6 @@ def preview(
     where there are none they are null, never guessed.
     """
     runs = [_run(plan, run, records) for run in plan.runs]
-    todo = [run for run in runs if run["state"] != "done"]
-    known = [run["seconds"] for run in todo if run["seconds"] is not None]
-    gpu = [run["seconds"] * run["gpus"] / 3600 for run in todo if run["seconds"] is not None]
     return {
         "schema": 1,
         "study": plan.study.study,
@@ -51,18 +48,28 @@ def preview(
         "unsupported": [
             {"reason": reason, "cells": [_place(c) for c in cells]} for reason, cells in plan.unsupported.items()
         ],
-        "totals": {
-            "runs": len(runs),
-            "done": len(runs) - len(todo),
-            "to_run": len(todo),
-            "seconds": sum(known) if len(known) == len(todo) else None,
-            "seconds_of_known": sum(known),
-            "runs_with_known_time": len(known),
-            "gpu_hours": sum(gpu) if len(gpu) == len(todo) else None,
+        "totals": _totals(runs)
+        | {
             "cache_bytes": dict(cache),
             "feature_bytes": dict(features or {}),
             "checkpoint_bytes": sum(_checkpoint_bytes(run) for run in plan.runs),
         },
+    }
+
+
+def _totals(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many runs, and the time of those that are left."""
+    todo = [run for run in runs if run["state"] != "done"]
+    known = [run["seconds"] for run in todo if run["seconds"] is not None]
+    gpu = [run["seconds"] * run["gpus"] / 3600 for run in todo if run["seconds"] is not None]
+    return {
+        "runs": len(runs),
+        "done": len(runs) - len(todo),
+        "to_run": len(todo),
+        "seconds": sum(known) if len(known) == len(todo) else None,
+        "seconds_of_known": sum(known),
+        "runs_with_known_time": len(known),
+        "gpu_hours": sum(gpu) if len(gpu) == len(todo) else None,
     }
 
 
