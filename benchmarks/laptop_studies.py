@@ -13,12 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import median
+
+import torch
+from laptop import processor
 
 from retable.data.config import Protocol
 from retable.data.transforms import MIRRORED_VIEWS
@@ -68,7 +72,13 @@ def main() -> None:
     asked = options.parse_args()
     workspace = Workspace.open(asked.storage, asked.data)
     found = [cost(workspace, study, seeds=asked.seed or [0]) for study in STUDIES]
-    written = {"schema": 1, "cpu_limit": CPU_LIMIT, "studies": [asdict(c) for c in found]}
+    written = {
+        "schema": 1,
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "torch": str(torch.__version__)}
+        | {"instructions": torch.backends.cpu.get_cpu_capability()},
+        "cpu_limit": CPU_LIMIT,
+        "studies": [asdict(c) for c in found],
+    }
     RESULTS.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     for line in found:
         print(line)
@@ -77,7 +87,8 @@ def main() -> None:
 def cost(workspace: Workspace, study: str, seeds: Sequence[int]) -> Cost:
     """What a study's laptop profile has cost so far, and what its tables still lack."""
     plan = workspace.plan(open_study(study), profile="laptop", seeds=tuple(seeds))
-    records = workspace.records(plan, offline=True)
+    recorded = workspace.records(plan, offline=True)
+    records = {key: r for key, r in recorded.items() if r.spec.get("seed") in (None, *seeds)}  # others would be partial
     ended = {r.run_id: records[r.run_id] for r in plan.runs if r.run_id in records and records[r.run_id].cost}
     spent = {run_id: record.cost["cpu_seconds"] for run_id, record in ended.items()}
     spans = {run_id: span(workspace.storage, run_id) for run_id in ended}

@@ -20,6 +20,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "laptop_studies.py
 
 @pytest.fixture(scope="module")
 def bench() -> Any:
+    sys.path.insert(0, str(SCRIPT.parent))  # as for a script
     spec = importlib.util.spec_from_file_location("bench_laptop_studies", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
