@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +16,11 @@ from retable.train import machine, speed
 from retable.train.checkpoint import unpack
 from retable.train.evaluate import evaluate
 from retable.train.loop import train
+from tests.train.child import ROOT, environment
 from tests.train.fakes import Blobs, Kept, make_job, numbers, same
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
-ROOT = Path(__file__).resolve().parents[2]
 LIVELY = {"dropout": 0.4, "penalty": 0.1, "smooth": 0.1}
 PLAIN: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "lr": 0.05}
 
@@ -90,13 +89,9 @@ def test_speeds_are_of_the_gpu_that_the_machine_is_described_by() -> None:
 
 def test_two_ranks_with_synchronised_batch_norm_train_the_weights_of_one_process(tmp_path: Path) -> None:
     """Both on one GPU and through gloo: NCCL wants a GPU for each."""
-    path = os.pathsep.join([str(ROOT / "platform"), str(ROOT)])
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([path, os.environ.get("PYTHONPATH", "")])}
+    env = environment(GLOO_SOCKET_IFNAME="lo")
     command = [sys.executable, "-m", "tests.train.child", "synchronised"]
-    ranks = [
-        subprocess.Popen([*command, str(r), "2", str(tmp_path)], cwd=ROOT, env=env | {"GLOO_SOCKET_IFNAME": "lo"})
-        for r in (0, 1)
-    ]
+    ranks = [subprocess.Popen([*command, str(r), "2", str(tmp_path)], cwd=ROOT, env=env) for r in (0, 1)]
     assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
     found = [torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in (0, 1)]
     assert same(found[0]["synchronised"], found[1]["synchronised"])

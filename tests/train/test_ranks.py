@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +12,9 @@ import torch
 from retable.data.config import Protocol
 from retable.train.evaluate import evaluate, load_model
 from retable.train.loop import train
+from tests.train.child import ROOT, environment
 from tests.train.fakes import Blobs, Kept, make_job, same
 
-ROOT = Path(__file__).resolve().parents[2]
 Found = list[dict[str, Any]]
 
 
@@ -24,8 +22,7 @@ Found = list[dict[str, Any]]
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What both ranks of one session saw."""
     folder = tmp_path_factory.mktemp("ranks")
-    path = os.pathsep.join([str(ROOT / "platform"), str(ROOT)])
-    env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    env = environment(OMP_NUM_THREADS="1", GLOO_SOCKET_IFNAME="lo")
     command = [sys.executable, "-W", "error", "-m", "tests.train.child", "rank"]
     ranks = [subprocess.Popen([*command, str(r), "2", str(folder)], cwd=ROOT, env=env) for r in (0, 1)]
     assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +18,9 @@ from retable.registry import load
 from retable.train.evaluate import evaluate
 from retable.train.job import Interrupted, Job
 from retable.train.loop import train
+from tests.train.child import ROOT, environment
 from tests.train.fakes import Blobs, Kept, make_job, numbers, same
 
-ROOT = Path(__file__).resolve().parents[2]
 LIVELY = {"dropout": 0.4, "penalty": 0.1, "smooth": 0.1}
 RECIPES: dict[str, Any] = {
     "adam": {"optimizer": "adam", "lr": 0.02, "weight_decay": 1e-3},
@@ -127,7 +126,7 @@ def test_a_finished_state_gives_its_model_at_once() -> None:
 @pytest.mark.parametrize("moment", ["in-update", "in-epoch-end", "in-write"])
 def test_a_run_killed_with_signal_9_ends_as_if_it_had_not_been(moment: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.train.child", "until", moment, str(tmp_path)]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "platform"), str(ROOT)])}
+    env = environment()
     with subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"here\n"  # now it waits at the chosen moment
