@@ -106,6 +106,16 @@ def test_equal_values_without_spread_are_no_difference() -> None:
     assert verdict.p_not_zero([1.0, 1.0]) == 0.0
 
 
+@pytest.mark.parametrize("value", [1.6666666666666572, 1.0])
+def test_two_seeds_that_agree_decide_nothing(value: float) -> None:
+    """Scores of few videos move in steps, so that two seeds are equal by chance one time in twenty or so."""
+    found = verdict.summary([value, value])
+    assert found is not None
+    assert verdict.difference_words(found, 0.0) == "undecided (n=2)"
+    assert verdict.closeness_words(2, 1.0, 0.0, 1.0) == "undecided (n=2)"
+    assert verdict.closeness_words(2, 1.0, 1.0, 0.0) == "undecided (n=2)"
+
+
 def test_holm_steps_down() -> None:
     assert verdict.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert verdict.holm([]) == []

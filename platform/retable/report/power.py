@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from retable.report.verdict import ALPHA
+from retable.report.verdict import ALPHA, FEWEST
 
 POWER = 0.8
+NOTHING = 1e-9
+"""A standard deviation below this is rounding."""
 MOST_SEEDS = 1000
 SURE = 0.8
 """One-sided confidence that the true standard deviation is not above the one behind ``at_most``."""
@@ -31,7 +33,7 @@ def seeds_needed(differences: Sequence[float], *, tests: int = 1, power: float =
     if len(differences) < 2:
         return None
     n, mean, sd = len(differences), abs(math.fsum(differences)) / len(differences), float(np.std(differences, ddof=1))
-    if mean == 0 or sd == 0:
+    if mean == 0 or sd < NOTHING:
         return None
     alpha = ALPHA / tests
     worst = sd * math.sqrt((n - 1) / float(stats.chi2.ppf(1 - SURE, n - 1)))
@@ -45,8 +47,8 @@ def seeds_needed(differences: Sequence[float], *, tests: int = 1, power: float =
 
 
 def least_seeds(effect: float, alpha: float, power: float) -> int | None:
-    """The smallest n at which the test of an effect of ``effect`` standard deviations has this power."""
-    low, high = 2, 4
+    """The smallest n from ``FEWEST`` on at which the test of ``effect`` standard deviations has this power."""
+    low, high = FEWEST, FEWEST + 1
     while t_power(high, effect, alpha) < power:
         low, high = high, 2 * high
         if low > MOST_SEEDS:

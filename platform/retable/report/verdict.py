@@ -1,7 +1,7 @@
 """What may be said of values over seeds. Pure statistics: seeds are the unit of replication, 95 % is the level.
 
 Nothing is called reproduced because a difference is not significant: that takes a test of equivalence within a margin
-that the study declares. One seed gives no interval and no verdict.
+that the study declares. One seed gives no interval; fewer than three give no verdict.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from scipy import stats
 
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
+FEWEST = 3
+"""Seeds below which nothing is decided: scores of few videos move in steps, so two may agree by chance, and then no
+variance is left to judge by."""
 EXACT_SEEDS = 4
 """Up to so many seeds every bootstrap resample is enumerated; above, ``DRAWS`` are drawn with a fixed seed."""
 DRAWS = 2000
@@ -137,6 +140,8 @@ def kendall(ours: Floats, published: Floats) -> float | None:
 
 def closeness_words(n: int, margin: float, p_within: float, p_beyond: float) -> str:
     """The verdict against a published value, from adjusted p values."""
+    if n < FEWEST:
+        return f"undecided (n={n})"
     if p_within < ALPHA:
         return f"reproduced within ±{margin:g}"
     return "differs" if p_beyond < ALPHA else f"undecided (n={n})"
@@ -144,17 +149,17 @@ def closeness_words(n: int, margin: float, p_within: float, p_beyond: float) -> 
 
 def difference_words(difference: Summary, p: float) -> str:
     """The verdict on a paired difference, from its adjusted p value."""
-    if p < ALPHA:
+    if p < ALPHA and difference.n >= FEWEST:
         return "higher" if difference.mean > 0 else "lower"
     return f"undecided (n={difference.n})"
 
 
 def order_words(found: Order) -> str | None:
-    """The verdict on an order; None for one seed. Fewer than three seeds leave it undecided."""
+    """The verdict on an order; None for one seed."""
     n = len(found.by_seed)
     if found.low is None or found.high is None:
         return None
-    if n < 3:
+    if n < FEWEST:
         return f"undecided (n={n})"
     if found.low == 1:
         return "same order"
