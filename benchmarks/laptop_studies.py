@@ -74,8 +74,12 @@ def main() -> None:
     found = [cost(workspace, study, seeds=asked.seed or [0]) for study in STUDIES]
     written = {
         "schema": 1,
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "torch": str(torch.__version__)}
-        | {"instructions": torch.backends.cpu.get_cpu_capability()},
+        "machine": {
+            "processor": processor(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "cores": os.cpu_count(),
+            "torch": str(torch.__version__),
+        },
         "cpu_limit": CPU_LIMIT,
         "studies": [asdict(c) for c in found],
     }

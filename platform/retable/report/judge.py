@@ -82,7 +82,7 @@ def _differences(cells: Sequence[tuple[Json, Json, Json]], baseline: Json) -> No
             tested.append((cell["to_baseline"], found, p))
     for (entry, found, _), p in zip(tested, verdict.holm([p for _, _, p in tested]), strict=True):
         entry |= {"p": p, "verdict": verdict.difference_words(found, p)}
-        if p >= verdict.ALPHA or found.n < verdict.FEWEST:
+        if not verdict.decided(found.n, p):
             entry["seeds_needed"] = seeds_needed(found.values, tests=len(tested))
 
 

@@ -138,18 +138,21 @@ def kendall(ours: Floats, published: Floats) -> float | None:
     return float((np.sign(ours[i] - ours[j]) * wanted).sum()) / ordered if ordered else None
 
 
+def decided(n: int, p: float) -> bool:
+    """Whether an adjusted p value of so many seeds settles its question."""
+    return n >= FEWEST and p < ALPHA
+
+
 def closeness_words(n: int, margin: float, p_within: float, p_beyond: float) -> str:
     """The verdict against a published value, from adjusted p values."""
-    if n < FEWEST:
-        return f"undecided (n={n})"
-    if p_within < ALPHA:
+    if decided(n, p_within):
         return f"reproduced within ±{margin:g}"
-    return "differs" if p_beyond < ALPHA else f"undecided (n={n})"
+    return "differs" if decided(n, p_beyond) else f"undecided (n={n})"
 
 
 def difference_words(difference: Summary, p: float) -> str:
     """The verdict on a paired difference, from its adjusted p value."""
-    if p < ALPHA and difference.n >= FEWEST:
+    if decided(difference.n, p):
         return "higher" if difference.mean > 0 else "lower"
     return f"undecided (n={difference.n})"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from retable.execute.driver import Summary, need_datasets, run_study
-from retable.execute.refusals import refuse_mirrors, refuse_misfits
+from retable.execute.refusals import refuse
 from retable.execute.searching.asked import Asked
 from retable.execute.searching.driver import SearchSummary, run_search
 from retable.execute.session import ray_session
@@ -66,8 +66,7 @@ def run_tuned(
     hunts, searches = to_tune(planned), list[SearchSummary]()
     if hunts:  # what would stop the trainings is found before the searches, not after their hours
         need_datasets(planned, workspace)
-        refuse_misfits(planned)
-        refuse_mirrors(planned, workspace)
+        refuse(planned, workspace, ())
     with ray_session(address, cpus) if hunts else nullcontext():
         for hunt in hunts:
             if not any(search.halted for search in searches):
