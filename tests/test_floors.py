@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 ROOT = Path(__file__).resolve().parents[1]
 PLATFORM = ROOT / "platform" / "retable"
@@ -52,13 +53,12 @@ def test_every_way_to_import_is_seen() -> None:
     assert sorted(imports(source)) == ["a.b", "c", "d.e", "g", "i.j", "importlib", "k.l.m"]
 
 
-def test_the_contracts_of_pyproject_hold(capsys: pytest.CaptureFixture[str]) -> None:
-    before = sys.path[:]
-    try:
-        status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
-    finally:
-        sys.path[:] = before
-    assert status == EXIT_STATUS_SUCCESS, capsys.readouterr().out
+def test_the_contracts_of_pyproject_hold() -> None:
+    """In a process of its own: retable, once imported, also looks in the checkout, which may be named retable too."""
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "platform")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("library", ROOMS)
